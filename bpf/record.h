@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Wire format between the BPF programs and src/record/: the single source of
+ * truth. Every struct has explicit padding; sizes and offsets are asserted
+ * here and, field by field, on the Rust side.
+ */
+#ifndef URING_RECORD_H
+#define URING_RECORD_H
+
+/* IORING_MAX_REG_BUFFERS, io_uring/rsrc.c, 5.13 to 7.2. */
+#define MAX_BUFS 16384
+
+#define PAGES_UNKNOWN 0xffffffffu
+
+enum buf_flags {
+	BUF_FILLED = 1 << 0, /* the slot holds a buffer */
+	BUF_KERNEL = 1 << 1, /* provided by the kernel, no user address */
+	BUF_TAG_KNOWN = 1 << 2,
+	BUF_ORIGIN_KNOWN = 1 << 3, /* BUF_KERNEL says something, set or clear */
+};
+
+enum buf_dir {
+	BUF_DIR_DEST = 1 << 0, /* I/O may write into the buffer */
+	BUF_DIR_SOURCE = 1 << 1, /* I/O may read from the buffer */
+};
+
+/* One slot of a ring's table of registered buffers. */
+struct registered_buf {
+	__u64 index;
+	__u64 addr; /* user address, 0 for a kernel buffer */
+	__u64 len; /* bytes */
+	__u64 tag;
+	__u32 nr_bvecs; /* 0: unknown */
+	__u32 refs; /* tables and requests that use it, 0: unknown */
+	__u32 acct_pages; /* charged to RLIMIT_MEMLOCK, or PAGES_UNKNOWN */
+	__u8 bvec_shift; /* log2 of the bytes of a full segment, 0: unknown */
+	__u8 page_shift; /* log2 of the bytes of a page */
+	__u8 dir; /* enum buf_dir, 0: unknown */
+	__u8 flags; /* enum buf_flags */
+};
+
+enum walk_mode {
+	WALK_VERIFIED = 1, /* no lock; proves that nothing moved */
+	WALK_RAW = 2, /* no lock, no proof */
+	WALK_PEEK = 3, /* look at the lock's owner only */
+	WALK_LOCKED = 4, /* only from io_uring_register, under uring_lock */
+};
+
+enum walk_status {
+	WALK_NOT_FOUND = 0, /* the ring was not met */
+	WALK_DONE = 1,
+	WALK_CHANGED = 2, /* something moved: try again */
+	WALK_LOCK_HELD = 3, /* uring_lock has an owner: try again */
+	WALK_TOO_MANY = 4, /* nr_slots is more than MAX_BUFS */
+	WALK_NOT_LOCKED = 5, /* this kernel's tracepoint fires after the unlock */
+	WALK_CUT_SHORT = 6, /* the kernel ended the loop early */
+};
+
+/* What user space asks for. */
+struct walk_request {
+	__u64 inode; /* of the ring's file */
+	__u32 mode; /* enum walk_mode */
+	__u32 observer; /* WALK_LOCKED: pid of the observer ... */
+	__u32 pidns_level; /* ... in the namespace of this level ... */
+	__u32 pidns_inode; /* ... and this inode */
+	__u8 page_shift;
+	__u8 pad[7];
+};
+
+/* What the walk answers. */
+struct walk_reply {
+	__u32 status; /* enum walk_status */
+	__u32 nr_slots;
+	__u64 owner; /* of uring_lock. Opaque: equal for equal owners, 0: free */
+	__u32 owner_pid; /* in the reader's namespace, 0: not visible there */
+	__u32 owner_tid;
+	__u32 owner_sleeps; /* the owner is off the CPU, waiting */
+	__u32 pidns_level; /* of the reader */
+	__u32 pidns_inode;
+	__u32 pad;
+	char owner_comm[16];
+};
+
+enum holder_via {
+	VIA_DESCRIPTOR = 0,
+	VIA_REGISTERED = 1, /* IORING_REGISTER_RING_FDS or _REGISTERED_FD_ONLY */
+	VIA_MAPPING = 2,
+	VIA_UNSEEN = 3, /* no ring: this process's mappings could not be read */
+};
+
+enum ring_flags {
+	RING_SUM_VERIFIED = 1 << 0, /* pages and acct_pages are of one moment */
+	RING_SQPOLL_THREAD = 1 << 1, /* sqpoll_tid is set */
+	RING_CHARGED = 1 << 2, /* memory is charged to charged_uid */
+	RING_ACCT_KNOWN = 1 << 3, /* acct_pages says something */
+};
+
+/* One way in which a task holds a ring, with what the ring is. */
+struct ring_sighting {
+	__u64 ring; /* opaque: equal for equal rings */
+	__u64 inode;
+	__u64 pages; /* that the registered buffers touch */
+	__u64 acct_pages;
+	__u64 user_locked_pages; /* all that is charged to charged_uid */
+	__u32 pid;
+	__u32 tid;
+	__s32 fd; /* or the index for VIA_REGISTERED, or -1 */
+	__u32 via; /* enum holder_via */
+	__u32 uid; /* effective, initial user namespace */
+	__u32 creator_uid;
+	__u32 charged_uid;
+	__u32 setup_flags; /* IORING_SETUP_* */
+	__u32 sq_entries;
+	__u32 cq_entries;
+	__u32 sq_head;
+	__u32 sq_tail;
+	__u32 cq_head;
+	__u32 cq_tail;
+	__u32 nr_bufs; /* slots */
+	__u32 nr_files;
+	__u32 sqpoll_tid;
+	__s32 sqpoll_cpu;
+	__u32 flags; /* enum ring_flags */
+	__u32 nr_filled; /* slots with a buffer */
+	char comm[16];
+};
+
+/* What user space asks of the finder, and the answer. */
+struct find_request {
+	__u8 page_shift;
+	__u8 pad[7];
+};
+
+struct find_reply {
+	__u64 nr; /* sightings, also those beyond the capacity of the map */
+};
+
+#ifndef __cplusplus
+_Static_assert(sizeof(struct registered_buf) == 48, "wire format");
+_Static_assert(sizeof(struct walk_request) == 32, "wire format");
+_Static_assert(sizeof(struct walk_reply) == 56, "wire format");
+_Static_assert(sizeof(struct ring_sighting) == 136, "wire format");
+_Static_assert(sizeof(struct find_request) == 8, "wire format");
+_Static_assert(sizeof(struct find_reply) == 8, "wire format");
+#endif
+
+#endif

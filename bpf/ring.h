@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What a ring is made of, for any kernel from 6.1 on: the one place where
+ * kernel versions differ. Nothing here decides or walks.
+ *
+ * A pointer to a ring comes out of file->private_data, so the verifier knows
+ * no type for it. `direct` says how to load through such pointers: true for a
+ * plain load (bpf_rdonly_cast, 6.2 on; a fault reads as 0), false for
+ * bpf_probe_read_kernel. It is always a literal.
+ */
+#ifndef URING_RING_H
+#define URING_RING_H
+
+#include "core.h"
+#include "record.h"
+
+extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
+
+#define CAST(type, ptr) ((type *)bpf_rdonly_cast((ptr), bpf_core_type_id_kernel(type)))
+
+#define LOAD(direct, type, ptr, field)                                             \
+	({                                                                         \
+		typeof(((type *)0)->field) __v;                                    \
+		if (direct)                                                        \
+			__v = CAST(type, (void *)(ptr))->field;                    \
+		else                                                               \
+			bpf_core_read(&__v, sizeof(__v), &((type *)(ptr))->field); \
+		__v;                                                               \
+	})
+
+/* The i-th pointer of an array of pointers in kernel memory. */
+static __always_inline u64 pointer_at(const bool direct, u64 array, u64 i)
+{
+	u64 p = 0;
+
+	/* struct list_head: a kernel type that begins with a pointer. */
+	if (direct)
+		return (u64)CAST(struct list_head, (void *)(array + i * sizeof(p)))->next;
+	bpf_probe_read_kernel(&p, sizeof(p), (void *)(array + i * sizeof(p)));
+	return p;
+}
+
+/* A file of io_uring: by name and by the file system that no one can mount. */
+static __always_inline bool is_ring(const bool direct, u64 file)
+{
+	union {
+		char text[16];
+		u64 word[2];
+	} name = {}, want = { .text = "[io_uring]" };
+	u64 inode, sb, dentry;
+
+	inode = (u64)LOAD(direct, struct file, file, f_inode);
+	sb = (u64)LOAD(direct, struct inode, inode, i_sb);
+	if (LOAD(direct, struct super_block, sb, s_magic) != ANON_INODE_FS_MAGIC)
+		return false;
+	dentry = (u64)LOAD(direct, struct file, file, f_path.dentry);
+	if (bpf_probe_read_kernel(name.text, sizeof("[io_uring]"),
+				  LOAD(direct, struct dentry, dentry, d_name.name)))
+		return false;
+	return name.word[0] == want.word[0] && name.word[1] == want.word[1];
+}
+
+static __always_inline u64 inode_of(const bool direct, u64 file)
+{
+	u64 inode = (u64)LOAD(direct, struct file, file, f_inode);
+
+	return LOAD(direct, struct inode, inode, i_ino);
+}
+
+/* As a plain number: newer verifiers would type what a direct load gives. */
+static __always_inline u64 ring_of(u64 file)
+{
+	return (u64)LOAD(false, struct file, file, private_data);
+}
+
+/*
+ * The number of a task in the pid namespace of the reader. The iterators only
+ * show tasks that have one.
+ */
+static __always_inline u32 pid_nr_at(struct task_struct *task, u32 level, u32 *ns_inode)
+{
+	struct pid *pid = BPF_CORE_READ(task, thread_pid);
+	struct upid up = {};
+
+	*ns_inode = 0;
+	if (!pid || BPF_CORE_READ(pid, level) < level)
+		return 0;
+	bpf_probe_read_kernel(&up.nr, sizeof(up.nr),
+			      (void *)pid + bpf_core_field_offset(struct pid, numbers) +
+				      level * bpf_core_type_size(struct upid) +
+				      bpf_core_field_offset(struct upid, nr));
+	bpf_probe_read_kernel(&up.ns, sizeof(up.ns),
+			      (void *)pid + bpf_core_field_offset(struct pid, numbers) +
+				      level * bpf_core_type_size(struct upid) +
+				      bpf_core_field_offset(struct upid, ns));
+	*ns_inode = BPF_CORE_READ(up.ns, ns.inum);
+	return up.nr;
+}
+
+static __always_inline u32 reader_level(void)
+{
+	struct task_struct *me = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(me, thread_pid, level);
+}
+
+/*
+ * Who holds uring_lock, 0 for nobody. The low bits of mutex.owner are flags
+ * (kernel/locking/mutex.h); of an rt_mutex one is (kernel/locking/rtmutex.c).
+ */
+static __always_inline u64 lock_owner(const bool direct, u64 ctx)
+{
+	u64 lock = ctx + bpf_core_field_offset(struct io_ring_ctx, uring_lock);
+
+	if (bpf_core_field_exists(struct mutex, owner))
+		return LOAD(direct, struct mutex, lock, owner.counter) & ~7ULL;
+	return (u64)LOAD(direct, struct mutex___rt, lock, rtmutex.owner) & ~1ULL;
+}
+
+/* Where the registered buffers of a ring are. */
+struct table {
+	u64 slots; /* array of nodes (6.13 on) or of buffers */
+	u64 tags; /* up to 6.12: array of pages of tags */
+	u32 nr;
+};
+
+static __always_inline void load_table(const bool direct, u64 ctx, struct table *t)
+{
+	if (bpf_core_field_exists(struct io_ring_ctx___v613, buf_table)) {
+		t->nr = LOAD(direct, struct io_ring_ctx___v613, ctx, buf_table.nr);
+		t->slots = (u64)LOAD(direct, struct io_ring_ctx___v613, ctx, buf_table.nodes);
+		t->tags = 0;
+	} else {
+		u64 data;
+
+		t->nr = LOAD(direct, struct io_ring_ctx___v61, ctx, nr_user_bufs);
+		t->slots = (u64)LOAD(direct, struct io_ring_ctx___v61, ctx, user_bufs);
+		data = (u64)LOAD(direct, struct io_ring_ctx___v61, ctx, buf_data);
+		t->tags = data ? (u64)LOAD(direct, struct io_rsrc_data___v61, data, tags) : 0;
+	}
+}
+
+/*
+ * False for what is seen only while somebody changes the table. Up to 6.12 a
+ * size of 0 with a table is a quiesce, for which the lock is let go
+ * (io_rsrc_ref_quiesce). From 6.13 on io_rsrc_data_free() counts down past 0,
+ * and a new table is stored size first.
+ */
+static __always_inline bool is_settled(const struct table *t)
+{
+	return t->nr ? t->slots && t->nr != ~0u : !t->slots;
+}
+
+/*
+ * The memory shared with the process. IORING_REGISTER_RESIZE_RINGS swaps it
+ * (6.13 on); where rings_rcu exists (6.18) RCU keeps it until we are done.
+ */
+static __always_inline u64 load_rings(const bool direct, u64 ctx)
+{
+	if (bpf_core_field_exists(struct io_ring_ctx___rcu, rings_rcu))
+		return (u64)LOAD(direct, struct io_ring_ctx___rcu, ctx, rings_rcu);
+	return (u64)LOAD(direct, struct io_ring_ctx, ctx, rings);
+}
+
+static __always_inline u32 load_nr_files(const bool direct, u64 ctx)
+{
+	if (bpf_core_field_exists(struct io_ring_ctx___v613, file_table))
+		if (bpf_core_field_exists(struct io_file_table___v613, data))
+			return LOAD(direct, struct io_ring_ctx___v613, ctx, file_table.data.nr);
+	return LOAD(direct, struct io_ring_ctx___v61, ctx, nr_user_files);
+}
+
+/* The fields of one slot, as a record. False for an empty slot. */
+static __always_inline bool load_slot(const bool direct, const struct table *t, u64 i,
+				      u8 page_shift, struct registered_buf *r)
+{
+	u64 imu = pointer_at(direct, t->slots, i);
+
+	__builtin_memset(r, 0, sizeof(*r));
+	r->index = i;
+	r->page_shift = page_shift;
+	if (!imu)
+		return false;
+	if (bpf_core_field_exists(struct io_ring_ctx___v613, buf_table)) {
+		u64 node = imu;
+
+		imu = (u64)LOAD(direct, struct io_rsrc_node___v613, node, buf);
+		r->tag = LOAD(direct, struct io_rsrc_node___v613, node, tag);
+	} else if (t->tags) {
+		/* IO_RSRC_TAG_TABLE_SHIFT, io_uring/rsrc.h: one page of u64 */
+		u64 shift = page_shift - 3;
+		u64 page = pointer_at(direct, t->tags, i >> shift);
+
+		r->tag = pointer_at(direct, page, i & ((1ULL << shift) - 1));
+	}
+	r->addr = LOAD(direct, struct io_mapped_ubuf, imu, ubuf);
+	if (r->addr == ~0ULL) { /* dummy_ubuf, io_uring/rsrc.c, up to 6.12 */
+		r->addr = 0;
+		r->tag = 0;
+		return false;
+	}
+	r->flags = BUF_FILLED | BUF_TAG_KNOWN | BUF_ORIGIN_KNOWN;
+	r->nr_bvecs = LOAD(direct, struct io_mapped_ubuf, imu, nr_bvecs);
+	if (bpf_core_field_exists(struct io_mapped_ubuf___v61, ubuf_end))
+		r->len = LOAD(direct, struct io_mapped_ubuf___v61, imu, ubuf_end) - r->addr;
+	else if (bpf_core_field_size(struct io_mapped_ubuf___later, len) == 8)
+		r->len = LOAD(direct, struct io_mapped_ubuf___len64, imu, len);
+	else
+		r->len = LOAD(direct, struct io_mapped_ubuf___later, imu, len);
+	if (bpf_core_field_exists(struct io_mapped_ubuf___later, folio_shift))
+		r->bvec_shift = LOAD(direct, struct io_mapped_ubuf___later, imu, folio_shift);
+	else
+		r->bvec_shift = page_shift;
+	if (bpf_core_field_exists(struct io_mapped_ubuf___later, refs))
+		r->refs = LOAD(direct, struct io_mapped_ubuf___later, imu, refs.refs.counter);
+	else
+		r->refs = 1;
+	if (bpf_core_field_exists(struct io_mapped_ubuf___later, acct_pages))
+		r->acct_pages = LOAD(direct, struct io_mapped_ubuf___later, imu, acct_pages);
+	else
+		r->acct_pages = PAGES_UNKNOWN;
+	if (bpf_core_field_exists(struct io_mapped_ubuf___later, is_kbuf)) {
+		if (LOAD(direct, struct io_mapped_ubuf___later, imu, is_kbuf))
+			r->flags |= BUF_KERNEL;
+		r->dir = LOAD(direct, struct io_mapped_ubuf___later, imu, dir);
+	} else if (bpf_core_field_exists(struct io_mapped_ubuf___v7, flags)) {
+		if (LOAD(direct, struct io_mapped_ubuf___v7, imu, flags) & IO_REGBUF_F_KBUF)
+			r->flags |= BUF_KERNEL;
+		r->dir = LOAD(direct, struct io_mapped_ubuf___later, imu, dir);
+	} else {
+		r->dir = BUF_DIR_DEST | BUF_DIR_SOURCE;
+	}
+	return true;
+}
+
+/* Pages that the range of a record touches. */
+static __always_inline u64 touched_pages(const struct registered_buf *r)
+{
+	u64 mask = (1ULL << r->page_shift) - 1;
+
+	return ((r->addr & mask) + r->len + mask) >> r->page_shift;
+}
+
+#endif

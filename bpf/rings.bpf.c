@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Every way in which a task holds a ring: a descriptor, a registered
+ * descriptor, a mapping. One sighting each; user space puts those of one ring
+ * together. Sightings beyond the capacity of the map are counted, so that user
+ * space can come back with a larger one.
+ *
+ * Each program has a twin `_compat` for kernels before 6.9.
+ */
+#include "walk.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* One map each, so that no one has to know where clang puts a variable. */
+struct find_request request SEC(".bss.request");
+struct find_reply reply SEC(".bss.reply");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1024);
+	__type(key, u32);
+	__type(value, struct ring_sighting);
+} sightings SEC(".maps");
+
+/* What the buffers of a ring add up to, and whether it held still meanwhile. */
+struct sum {
+	u64 ctx;
+	struct table table;
+	u64 pages;
+	u64 acct_pages;
+	u64 filled;
+	u64 moved; /* 0: it held still */
+	u8 page_shift;
+};
+
+static __always_inline void add_slot(const bool direct, struct sum *s, u64 i)
+{
+	struct registered_buf r;
+
+	s->moved |= lock_owner(direct, s->ctx);
+	if (!load_slot(direct, &s->table, i, s->page_shift, &r))
+		return;
+	s->filled++;
+	if (!(r.flags & BUF_KERNEL))
+		s->pages += touched_pages(&r);
+	s->acct_pages += r.acct_pages;
+}
+
+static __always_inline bool sum_begins(const bool direct, struct sum *s)
+{
+	load_table(direct, s->ctx, &s->table);
+	s->moved = !is_settled(&s->table) || s->table.nr > MAX_BUFS;
+	return !s->moved;
+}
+
+static __always_inline void sum_ends(const bool direct, struct sum *s, bool complete)
+{
+	struct table now;
+
+	load_table(direct, s->ctx, &now);
+	s->moved |= !complete || lock_owner(direct, s->ctx) || now.nr != s->table.nr ||
+		    now.slots != s->table.slots;
+}
+
+/* Not static: the verifier looks at it by itself, and once. */
+__noinline int sum_direct(struct sum *s)
+{
+	u64 i;
+
+	if (!s || !sum_begins(true, s))
+		return 0;
+	for_each_slot_direct(i, s->table.nr)
+		add_slot(true, s, i);
+	sum_ends(true, s, i >= s->table.nr);
+	return 0;
+}
+
+static long add_slot_compat(u64 i, struct sum *s)
+{
+	add_slot(false, s, i);
+	return 0;
+}
+
+static __always_inline void sum_compat(struct sum *s)
+{
+	if (sum_begins(false, s))
+		sum_ends(false, s, bpf_loop(s->table.nr, add_slot_compat, s, 0) == s->table.nr);
+}
+
+static __always_inline void describe_buffers(const bool direct, u64 ctx, struct ring_sighting *r)
+{
+	struct sum a = { .ctx = ctx, .page_shift = request.page_shift }, b = a;
+
+	if (direct) {
+		sum_direct(&a);
+		sum_direct(&b);
+	} else {
+		sum_compat(&a);
+		sum_compat(&b);
+	}
+	r->nr_bufs = b.table.nr;
+	r->nr_filled = b.filled;
+	r->pages = b.pages;
+	r->acct_pages = b.acct_pages;
+	if (!a.moved && !b.moved && a.filled == b.filled && a.pages == b.pages &&
+	    a.acct_pages == b.acct_pages && a.table.nr == b.table.nr &&
+	    a.table.slots == b.table.slots)
+		r->flags |= RING_SUM_VERIFIED;
+	if (bpf_core_field_exists(struct io_mapped_ubuf___later, acct_pages))
+		r->flags |= RING_ACCT_KNOWN;
+}
+
+static __always_inline void describe_sqpoll(const bool direct, u64 ctx, struct ring_sighting *r)
+{
+	u64 sqd = (u64)LOAD(direct, struct io_ring_ctx, ctx, sq_data);
+	struct task_struct *thread;
+	u32 ns;
+
+	r->sqpoll_cpu = -1;
+	if (!sqd)
+		return;
+	r->sqpoll_cpu = LOAD(direct, struct io_sq_data, sqd, sq_cpu);
+	thread = LOAD(direct, struct io_sq_data, sqd, thread);
+	if (!thread)
+		return;
+	r->sqpoll_tid = pid_nr_at(thread, reader_level(), &ns);
+	r->flags |= RING_SQPOLL_THREAD;
+}
+
+static __always_inline void describe(const bool direct, u64 ctx, struct ring_sighting *r)
+{
+	u64 rings = load_rings(direct, ctx);
+	u64 user = (u64)LOAD(direct, struct io_ring_ctx, ctx, user);
+
+	r->setup_flags = LOAD(direct, struct io_ring_ctx, ctx, flags);
+	r->sq_entries = LOAD(direct, struct io_ring_ctx, ctx, sq_entries);
+	r->cq_entries = LOAD(direct, struct io_ring_ctx, ctx, cq_entries);
+	r->nr_files = load_nr_files(direct, ctx);
+	if (rings) {
+		r->sq_head = LOAD(direct, struct io_rings, rings, sq.head);
+		r->sq_tail = LOAD(direct, struct io_rings, rings, sq.tail);
+		r->cq_head = LOAD(direct, struct io_rings, rings, cq.head);
+		r->cq_tail = LOAD(direct, struct io_rings, rings, cq.tail);
+	}
+	/* No user: the creator had CAP_IPC_LOCK, nothing is charged. */
+	if (user) {
+		r->flags |= RING_CHARGED;
+		r->charged_uid = LOAD(direct, struct user_struct, user, uid.val);
+		r->user_locked_pages = LOAD(direct, struct user_struct, user, locked_vm.counter);
+	}
+	describe_sqpoll(direct, ctx, r);
+	describe_buffers(direct, ctx, r);
+}
+
+/* Not static: the verifier looks at them by themselves, and once. */
+__noinline int describe_direct(u64 ctx, struct ring_sighting *r)
+{
+	if (r)
+		describe(true, ctx, r);
+	return 0;
+}
+
+__noinline int describe_compat(u64 ctx, struct ring_sighting *r)
+{
+	if (r)
+		describe(false, ctx, r);
+	return 0;
+}
+
+static __always_inline struct ring_sighting *next_sighting(struct task_struct *task, u32 via,
+							   s32 fd)
+{
+	u32 key = reply.nr++, level = reader_level(), ns;
+	struct ring_sighting *r = bpf_map_lookup_elem(&sightings, &key);
+
+	if (!r)
+		return NULL;
+	__builtin_memset(r, 0, sizeof(*r));
+	r->pid = pid_nr_at(BPF_CORE_READ(task, group_leader), level, &ns);
+	r->tid = pid_nr_at(task, level, &ns);
+	r->fd = fd;
+	r->via = via;
+	r->uid = BPF_CORE_READ(task, cred, euid.val);
+	BPF_CORE_READ_STR_INTO(&r->comm, task, group_leader, comm);
+	return r;
+}
+
+static __always_inline void sight(const bool direct, struct task_struct *task, u64 file, u32 via,
+				  s32 fd)
+{
+	struct ring_sighting *r;
+	u64 ctx, cred;
+
+	if (!file || !is_ring(direct, file))
+		return;
+	ctx = ring_of(file);
+	if (!ctx)
+		return;
+	r = next_sighting(task, via, fd);
+	if (!r)
+		return;
+	r->ring = ctx;
+	r->inode = inode_of(direct, file);
+	cred = (u64)LOAD(direct, struct file, file, f_cred);
+	r->creator_uid = LOAD(direct, struct cred, cred, uid.val);
+	direct ? describe_direct(ctx, r) : describe_compat(ctx, r);
+}
+
+SEC("iter/task_file")
+int find_rings_file(struct bpf_iter__task_file *it)
+{
+	struct task_struct *task = it->task;
+
+	if (task && it->file)
+		sight(true, task, (u64)it->file, VIA_DESCRIPTOR, it->fd);
+	return 0;
+}
+
+SEC("iter/task_file")
+int find_rings_file_compat(struct bpf_iter__task_file *it)
+{
+	struct task_struct *task = it->task;
+
+	if (task && it->file)
+		sight(false, task, (u64)it->file, VIA_DESCRIPTOR, it->fd);
+	return 0;
+}
+
+static __always_inline void sight_registered(const bool direct, struct task_struct *task)
+{
+	for (u32 i = 0; i < NR_REGISTERED_RINGS; i++) {
+		u64 file = registered_ring(task, i), before = reply.nr;
+
+		sight(direct, task, file, VIA_REGISTERED, i);
+		/* Nothing holds the file for us: forget it if it went meanwhile. */
+		if (file && registered_ring(task, i) != file)
+			reply.nr = before;
+	}
+}
+
+/*
+ * This takes no lock that it would have to wait for; a process that is stuck
+ * with its mmap_lock is named instead.
+ */
+static __always_inline void sight_mapped(struct task_struct *task)
+{
+	struct bpf_iter_task_vma it;
+	struct vm_area_struct *vma;
+
+	if (bpf_iter_task_vma_new(&it, task, 0) == -EBUSY)
+		next_sighting(task, VIA_UNSEEN, -1);
+	while ((vma = bpf_iter_task_vma_next(&it)))
+		sight(true, task, (u64)vma->vm_file, VIA_MAPPING, -1);
+	bpf_iter_task_vma_destroy(&it);
+}
+
+SEC("iter/task")
+int find_rings_task(struct bpf_iter__task *it)
+{
+	struct task_struct *task = it->task;
+
+	if (!task)
+		return 0;
+	barrier_var(task); /* no arithmetic on it before the check */
+	sight_registered(true, task);
+	if (task->pid == task->tgid)
+		sight_mapped(task);
+	return 0;
+}
+
+SEC("iter/task")
+int find_rings_task_compat(struct bpf_iter__task *it)
+{
+	struct task_struct *task = it->task;
+
+	if (!task)
+		return 0;
+	barrier_var(task);
+	sight_registered(false, task);
+	return 0;
+}
+
+SEC("iter/task_vma")
+int find_rings_vma_compat(struct bpf_iter__task_vma *it)
+{
+	struct task_struct *task = it->task;
+	struct vm_area_struct *vma = it->vma;
+
+	if (task && vma)
+		sight(false, task, (u64)vma->vm_file, VIA_MAPPING, -1);
+	return 0;
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Loops over a table that the verifier of each kernel accepts: may_goto in the
+ * main frame (6.9 on), bpf_loop() before that. Nothing here knows what is
+ * done with a slot.
+ *
+ * Two things that look odd are needed. The counter starts from a 0 that the
+ * verifier does not know, or it would follow each round by itself. barrier_var()
+ * keeps clang from running a second counter whose bound gets lost.
+ */
+#ifndef URING_WALK_H
+#define URING_WALK_H
+
+#include "ring.h"
+
+u64 zero; /* never written */
+
+/* False when the kernel says that the loop has run for long enough. */
+#define can_loop                                                         \
+	({                                                               \
+		__label__ l_stop, l_done;                                \
+		bool __go = true;                                        \
+		asm volatile goto("may_goto %l[l_stop]" : : : : l_stop); \
+		goto l_done;                                             \
+l_stop:                                                                  \
+		__go = false;                                            \
+l_done:                                                                  \
+		__go;                                                    \
+	})
+
+/* for (i = 0; i < nr; i++) body; `i` is nr at the end only if all was done. */
+#define for_each_slot_direct(i, nr)               \
+	for (i = zero; i < (nr) && can_loop; i++) \
+		if (({                            \
+			    barrier_var(i);       \
+			    i >= MAX_BUFS;        \
+		    }))                           \
+			break;                    \
+		else
+
+#define EBUSY 16
+
+#define NR_REGISTERED_RINGS 16 /* IO_RINGFD_REG_MAX, io_uring/tctx.h */
+
+/* A descriptor of a ring that a task has registered (IORING_REGISTER_RING_FDS). */
+static __always_inline u64 registered_ring(struct task_struct *task, u32 i)
+{
+	struct io_uring_task *tctx = BPF_CORE_READ(task, io_uring);
+
+	return tctx ? pointer_at(false, (u64)&tctx->registered_rings, i) : 0;
+}
+
+/* Open-coded walk over mappings: only try-locks mmap_lock (6.7 on). */
+struct bpf_iter_task_vma {
+	__u64 opaque[1];
+} __attribute__((aligned(8)));
+
+extern int bpf_iter_task_vma_new(struct bpf_iter_task_vma *it, struct task_struct *task,
+				 __u64 addr) __ksym __weak;
+extern struct vm_area_struct *bpf_iter_task_vma_next(struct bpf_iter_task_vma *it) __ksym __weak;
+extern void bpf_iter_task_vma_destroy(struct bpf_iter_task_vma *it) __ksym __weak;
+
+#endif
