@@ -1,0 +1,329 @@
+//! What can go wrong, and when it is worth trying again.
+
+use std::fmt;
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::backend::{Backend, Refusal};
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong. The text names what is missing and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The table would not hold still, or somebody kept `uring_lock`, for as
+    /// long as the [`Retry`] allowed (EDEADLK of a native iterator). Retryable.
+    #[error(
+        "ring {ring} is busy: {why} in {attempts} attempts over {elapsed:.1?}; \
+         try again, or ask for a raw look"
+    )]
+    Contended {
+        /// The inode of the ring.
+        ring: u64,
+        /// What was in the way at the last attempt.
+        why: Contention,
+        /// How often it was tried.
+        attempts: u32,
+        /// For how long it was tried.
+        elapsed: Duration,
+    },
+
+    /// The ring is no longer there, or its holder let go of it (ENXIO).
+    #[error("ring {ring} is gone: {holder} no longer holds it")]
+    RingGone {
+        /// The inode of the ring.
+        ring: u64,
+        /// Who held it when it was attached.
+        holder: String,
+    },
+
+    /// The descriptor is no io_uring (EOPNOTSUPP).
+    #[error("descriptor {fd} of process {pid} is no io_uring: it is {what}")]
+    NotARing {
+        /// The process, in the caller's pid namespace.
+        pid: u32,
+        /// The descriptor.
+        fd: i32,
+        /// What it is, as `/proc/PID/fd` shows it.
+        what: String,
+    },
+
+    /// The number is no open descriptor of the process (EBADF).
+    #[error("process {pid} has no descriptor {fd}; `ls -l /proc/{pid}/fd` lists those it has")]
+    NoSuchDescriptor {
+        /// The process, in the caller's pid namespace.
+        pid: u32,
+        /// The descriptor.
+        fd: i32,
+    },
+
+    /// There is no such process in the caller's pid namespace (ESRCH).
+    #[error("no process {pid} in this pid namespace")]
+    NoSuchProcess {
+        /// The process that was asked for.
+        pid: u32,
+    },
+
+    /// The caller may not do this (EPERM, EACCES).
+    #[error("not permitted to {operation}: {needs}")]
+    NotPermitted {
+        /// What was tried.
+        operation: String,
+        /// What would permit it.
+        needs: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+
+    /// The backend that was asked for, or every backend, was refused.
+    #[error("no backend can serve: {}", Refusal::list(.refusals))]
+    NoBackend {
+        /// Why, one refusal a backend.
+        refusals: Vec<Refusal>,
+    },
+
+    /// The backend that serves cannot do what was asked.
+    #[error("the {backend} backend cannot {what}: {why}")]
+    Unsupported {
+        /// The backend that serves.
+        backend: Backend,
+        /// What was asked.
+        what: &'static str,
+        /// Why it cannot, and what can.
+        why: String,
+    },
+
+    /// The kernel's table has more slots than this version of the crate has
+    /// room for. Nothing was dropped: nothing was handed out.
+    #[error("ring {ring} has a table of {slots} buffers, this version reads at most {max}")]
+    TableTooLarge {
+        /// The inode of the ring.
+        ring: u64,
+        /// The size of the table.
+        slots: u64,
+        /// The size that can be read.
+        max: usize,
+    },
+
+    /// Input from the kernel that makes no sense.
+    #[error("malformed input from {origin}: {what}")]
+    Malformed {
+        /// The file, with the line, or the program.
+        origin: String,
+        /// What is wrong with it.
+        what: String,
+    },
+
+    /// A system call failed in a way that has no name of its own here.
+    #[error("{operation}: {source}")]
+    Os {
+        /// What was tried.
+        operation: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// True if the same call may succeed later without anything being changed.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Contended { .. })
+    }
+
+    pub(crate) fn os(operation: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::Os {
+            operation: operation.into(),
+            source: source.into(),
+        }
+    }
+
+    pub(crate) fn malformed(origin: impl Into<String>, what: impl Into<String>) -> Self {
+        Self::Malformed {
+            origin: origin.into(),
+            what: what.into(),
+        }
+    }
+}
+
+/// What was in the way of a consistent view.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Contention {
+    /// The table changed while it was read.
+    Changed,
+    /// `uring_lock` was taken.
+    LockHeld(LockOwner),
+    /// The kernel left the list out because `uring_lock` was taken; it does
+    /// not say by whom (fdinfo).
+    LockHeldUnseen,
+    /// The observer that asked for the lock had to be abandoned: it did not
+    /// get it in time.
+    LockTimeout,
+}
+
+impl fmt::Display for Contention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Changed => write!(f, "its table changed while it was read"),
+            Self::LockHeld(owner) => write!(f, "its uring_lock was held by {owner}"),
+            Self::LockHeldUnseen => {
+                write!(f, "its uring_lock was held, the kernel says not by whom,")
+            }
+            Self::LockTimeout => write!(f, "its uring_lock could not be had in time"),
+        }
+    }
+}
+
+/// Who held `uring_lock`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LockOwner {
+    /// The process, in the caller's pid namespace; `None` if it has no number
+    /// there or had let go again.
+    pub pid: Option<u32>,
+    /// The thread.
+    pub tid: Option<u32>,
+    /// The name of the thread.
+    pub name: String,
+    /// True if it was off the CPU, waiting for something, with the lock held.
+    pub sleeps: bool,
+}
+
+impl fmt::Display for LockOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.pid, self.tid) {
+            (Some(pid), Some(tid)) => {
+                write!(f, "thread {tid} of process {pid} ({})", self.name)?;
+                if self.sleeps {
+                    write!(f, ", which sleeps (`cat /proc/{pid}/task/{tid}/stack`),")?;
+                }
+                Ok(())
+            }
+            _ => write!(f, "a task that let go of it or is not visible from here"),
+        }
+    }
+}
+
+/// How long, and how often, to try for a consistent view: the pause doubles
+/// from `first_pause` to `longest_pause`, and it ends with `attempts` or with
+/// `deadline`, whichever comes first. There is no tight loop: a ring that is
+/// looked at without a pause loses up to 60% of its speed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// The most attempts, at least 1.
+    pub attempts: u32,
+    /// The time after which no further attempt begins.
+    pub deadline: Duration,
+    /// The pause after the first attempt.
+    pub first_pause: Duration,
+    /// The longest pause.
+    pub longest_pause: Duration,
+}
+
+impl Default for Retry {
+    /// At most 1,000 attempts in one second, with pauses of 20 µs to 2 ms.
+    fn default() -> Self {
+        Self {
+            attempts: 1000,
+            deadline: Duration::from_secs(1),
+            first_pause: Duration::from_micros(20),
+            longest_pause: Duration::from_millis(2),
+        }
+    }
+}
+
+impl Retry {
+    /// One attempt, no pause.
+    pub fn once() -> Self {
+        Self {
+            attempts: 1,
+            ..Self::default()
+        }
+    }
+
+    /// Runs `attempt` until it gives something, or it gave this much of
+    /// contention. Errors of `attempt` end it at once.
+    pub(crate) fn run<T>(
+        &self,
+        ring: u64,
+        mut attempt: impl FnMut() -> Result<Result<T, Contention>>,
+    ) -> Result<(T, u32)> {
+        let start = Instant::now();
+        let mut pause = self.first_pause;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let why = match attempt()? {
+                Ok(value) => return Ok((value, attempts)),
+                Err(why) => why,
+            };
+            let elapsed = start.elapsed();
+            if attempts >= self.attempts || elapsed + pause > self.deadline {
+                return Err(Error::Contended {
+                    ring,
+                    why,
+                    attempts,
+                    elapsed,
+                });
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(self.longest_pause);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_counts_and_gives_up() {
+        let retry = Retry {
+            attempts: 3,
+            ..Retry::default()
+        };
+        let mut calls = 0;
+        let error = retry
+            .run::<()>(7, || {
+                calls += 1;
+                Ok(Err(Contention::Changed))
+            })
+            .unwrap_err();
+        assert!(error.is_retryable());
+        assert_eq!(calls, 3);
+        assert!(
+            matches!(error, Error::Contended { attempts: 3, .. }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn retry_keeps_its_deadline() {
+        let retry = Retry {
+            attempts: u32::MAX,
+            deadline: Duration::from_millis(20),
+            ..Retry::default()
+        };
+        let start = Instant::now();
+        let error = retry
+            .run::<()>(7, || Ok(Err(Contention::Changed)))
+            .unwrap_err();
+        assert!(error.is_retryable());
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn other_errors_end_it_at_once() {
+        let mut calls = 0;
+        let error = Retry::default()
+            .run::<()>(7, || {
+                calls += 1;
+                Err(Error::malformed("a test", "it"))
+            })
+            .unwrap_err();
+        assert!(!error.is_retryable());
+        assert_eq!(calls, 1);
+    }
+}

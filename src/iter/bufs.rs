@@ -1,0 +1,316 @@
+//! The registered buffers of one ring.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use crate::backend::select::{self, NotOpened};
+use crate::backend::{fdinfo, Backend, Selection};
+use crate::error::{Error, Result, Retry};
+use crate::iter::{Address, Snapshot};
+use crate::ring::Ring;
+
+#[cfg(feature = "bpf")]
+use crate::backend::{locked::Locked, task_file::Walker};
+#[cfg(feature = "bpf")]
+use crate::iter::Consistency;
+#[cfg(feature = "bpf")]
+use crate::record::{wire::Mode, BufFields, RegisteredBuf};
+
+/// How a [`UringBufIter`] is to work.
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct Options {
+    backend: Backend,
+    retry: Retry,
+}
+
+impl Options {
+    /// The backend; [`Backend::Auto`] if not set.
+    pub fn backend(mut self, backend: Backend) -> Self {
+        self.backend = backend;
+        self
+    }
+
+    /// How long to try for a consistent view.
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// See [`UringBufIter::attach`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn attach(self, ring: impl AsFd) -> Result<UringBufIter> {
+        let address = Address::of_fd(ring.as_fd())?;
+        UringBufIter::open(address, self)
+    }
+
+    /// See [`UringBufIter::attach_pid`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn attach_pid(self, pid: u32, fd: i32) -> Result<UringBufIter> {
+        let address = Address::of_process(pid, fd)?;
+        UringBufIter::open(address, self)
+    }
+
+    /// See [`UringBufIter::attach_ring`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn attach_ring(self, ring: &Ring) -> Result<UringBufIter> {
+        UringBufIter::open(Address::of_ring(ring), self)
+    }
+}
+
+enum Engine {
+    #[cfg(feature = "bpf")]
+    TaskFile(Box<(Walker, Locked)>),
+    Fdinfo(fdinfo::Reader),
+}
+
+/// The table of registered buffers of one ring, as often as wanted.
+///
+/// It remembers which ring it is, not a descriptor: it never keeps a ring
+/// alive, and when the ring goes, the next snapshot says
+/// [`Error::RingGone`].
+///
+/// ```no_run
+/// use uring_bpf_iter::{RegisteredBufs, UringBufIter};
+///
+/// # fn main() -> uring_bpf_iter::Result<()> {
+/// let mut iter = UringBufIter::attach_pid(1234, 7)?;
+/// let bufs = iter.snapshot()?;
+/// for buf in bufs.filled() {
+///     println!("{}: {:#x}, {} bytes", buf.index(), buf.addr(), buf.len());
+/// }
+/// println!("{} of {} slots, {}", bufs.filled().count(), bufs.len(), bufs.consistency());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// The TaskFile backend needs Linux 6.1 and `CAP_BPF` with `CAP_PERFMON`, or
+/// `CAP_SYS_ADMIN`, in the initial user namespace. It keeps about 800 kB for
+/// the records of the largest table that a kernel allows (16,384 buffers).
+pub struct UringBufIter {
+    engine: Engine,
+    selection: Selection,
+    retry: Retry,
+}
+
+impl UringBufIter {
+    /// Options other than the defaults.
+    pub fn options() -> Options {
+        Options::default()
+    }
+
+    /// Attaches to a ring of this process, by the best backend there is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotARing`] if the descriptor is something else (EOPNOTSUPP),
+    /// [`Error::NoBackend`] if none can serve.
+    pub fn attach(ring: impl AsFd) -> Result<Self> {
+        Self::options().attach(ring)
+    }
+
+    /// Attaches to the ring that is descriptor `fd` of process `pid`, a number
+    /// of the caller's pid namespace. The descriptor is copied by
+    /// pidfd_getfd(2) (Linux 5.6) for a moment, which takes ptrace rights over
+    /// the process: the same user, or `CAP_SYS_PTRACE`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchProcess`] (ESRCH), [`Error::NoSuchDescriptor`] (EBADF),
+    /// [`Error::NotPermitted`] (EPERM), [`Error::NotARing`] (EOPNOTSUPP),
+    /// [`Error::NoBackend`] if none can serve.
+    pub fn attach_pid(pid: u32, fd: i32) -> Result<Self> {
+        Self::options().attach_pid(pid, fd)
+    }
+
+    /// Attaches to a ring that [`RingFinder`](crate::RingFinder) has found,
+    /// also one without a descriptor. With the TaskFile backend this takes no
+    /// rights over its processes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoBackend`] if none can serve, [`Error::Unsupported`] for a
+    /// ring without a descriptor if only fdinfo can serve,
+    /// [`Error::RingGone`] (ENXIO).
+    pub fn attach_ring(ring: &Ring) -> Result<Self> {
+        Self::options().attach_ring(ring)
+    }
+
+    fn open(address: Address, options: Options) -> Result<Self> {
+        let (engine, selection) = select::select(options.backend, |backend| match backend {
+            #[cfg(feature = "bpf")]
+            Backend::TaskFile => Ok(Engine::TaskFile(Box::new((
+                Walker::open(address.clone())?,
+                Locked::default(),
+            )))),
+            #[cfg(not(feature = "bpf"))]
+            Backend::TaskFile => Err(NotOpened::Refused(select::refuse_bpf())),
+            Backend::Fdinfo => fdinfo::Reader::open(address.clone()).map(Engine::Fdinfo),
+            Backend::Native | Backend::Auto => Err(NotOpened::Refused(select::refuse_native())),
+        })?;
+        Ok(Self {
+            engine,
+            selection,
+            retry: options.retry,
+        })
+    }
+
+    /// Turns to another ring, with the same backend: what was loaded stays
+    /// loaded where that is possible.
+    ///
+    /// # Errors
+    ///
+    /// As [`UringBufIter::attach_ring`]. After an error it is still attached
+    /// to the ring it was attached to.
+    pub fn reattach(&mut self, ring: &Ring) -> Result<()> {
+        let address = Address::of_ring(ring);
+        let attached = match &mut self.engine {
+            #[cfg(feature = "bpf")]
+            Engine::TaskFile(engine) => engine.0.attach(address),
+            Engine::Fdinfo(reader) => fdinfo::Reader::open(address).map(|opened| *reader = opened),
+        };
+        attached.map_err(|e| match e {
+            NotOpened::Failed(error) => error,
+            NotOpened::Refused(reason) => Error::NoBackend {
+                refusals: vec![crate::backend::Refusal {
+                    backend: self.selection.backend,
+                    reason,
+                }],
+            },
+        })
+    }
+
+    /// Which backend serves, and why better ones do not.
+    pub fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
+    /// Reads the whole table: [`Consistency::Verified`] with TaskFile,
+    /// [`Consistency::Locked`] with fdinfo. Takes no lock that it would have
+    /// to wait for, and tries again within the bounds of [`Retry`] while the
+    /// ring is busy.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Contended`], which is retryable, if the table would not hold
+    /// still or `uring_lock` was held all the time (EDEADLK of the native
+    /// iterator). [`Error::RingGone`] if no holder has the ring any more
+    /// (ENXIO).
+    pub fn snapshot(&mut self) -> Result<Snapshot<'_>> {
+        let retry = self.retry;
+        match &mut self.engine {
+            #[cfg(feature = "bpf")]
+            Engine::TaskFile(engine) => {
+                let walker = &mut engine.0;
+                let ring = walker.address().inode;
+                let (nr, attempts) = retry.run(ring, || walker.walk(Mode::Verified))?;
+                Ok(lend(walker.records(nr)?, Consistency::Verified, attempts))
+            }
+            Engine::Fdinfo(reader) => read(reader, retry),
+        }
+    }
+
+    /// Reads the whole table under `uring_lock`, at one moment: from Linux
+    /// 6.13 on, for a ring of which somebody has a descriptor, and with
+    /// ptrace rights over that process.
+    ///
+    /// Comes back within `limit`, give or take the time that a process takes
+    /// to start, also when the owner of the lock never lets go of it. The wait
+    /// is done by a child process, for which this process is copied as by
+    /// fork(2). In the rare case that the lock is taken for good between the
+    /// look at its owner and the wait, the child stays until the lock is let
+    /// go, with the ring's descriptor and nothing else open, and not even
+    /// SIGKILL ends it sooner; it keeps the ring, and the memory that was
+    /// copied, for so long.
+    ///
+    /// While it runs, a small program runs at each io_uring_register(2) of the
+    /// machine.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Contended`], which is retryable, if the lock could not be had
+    /// in time. [`Error::Unsupported`] before Linux 6.13, and for a ring
+    /// without a descriptor. [`Error::NotPermitted`] without ptrace rights
+    /// (EPERM). [`Error::RingGone`] (ENXIO).
+    pub fn snapshot_locked(&mut self, limit: Duration) -> Result<Snapshot<'_>> {
+        match &mut self.engine {
+            #[cfg(feature = "bpf")]
+            Engine::TaskFile(engine) => {
+                let (walker, locked) = &mut **engine;
+                let nr = locked.walk(walker, limit)?;
+                let records = locked.records(nr)?;
+                Ok(lend(records, Consistency::Locked, 1))
+            }
+            Engine::Fdinfo(reader) => {
+                let retry = Retry {
+                    attempts: u32::MAX,
+                    deadline: limit,
+                    ..self.retry
+                };
+                read(reader, retry)
+            }
+        }
+    }
+
+    /// Looks at the table once, without lock or proof: what is there when
+    /// nothing better can be had, say because the owner of `uring_lock` is
+    /// stuck. Labelled [`Consistency::Raw`]. With fdinfo it is the same as
+    /// [`UringBufIter::snapshot`]: the kernel prints no list without the lock.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Contended`], which is retryable, if the table was just being
+    /// taken down. [`Error::RingGone`] (ENXIO).
+    pub fn snapshot_raw(&mut self) -> Result<Snapshot<'_>> {
+        let retry = self.retry;
+        match &mut self.engine {
+            #[cfg(feature = "bpf")]
+            Engine::TaskFile(engine) => {
+                let walker = &mut engine.0;
+                let ring = walker.address().inode;
+                let (nr, attempts) = retry.run(ring, || walker.walk(Mode::Raw))?;
+                Ok(lend(walker.records(nr)?, Consistency::Raw, attempts))
+            }
+            Engine::Fdinfo(reader) => read(reader, retry),
+        }
+    }
+}
+
+#[cfg(feature = "bpf")]
+fn lend(records: &[RegisteredBuf], consistency: Consistency, attempts: u32) -> Snapshot<'_> {
+    Snapshot {
+        records,
+        consistency,
+        backend: Backend::TaskFile,
+        unknown: BufFields::empty(),
+        attempts,
+    }
+}
+
+fn read(reader: &mut fdinfo::Reader, retry: Retry) -> Result<Snapshot<'_>> {
+    let (consistency, attempts) = retry.run(reader.inode(), || reader.read())?;
+    Ok(Snapshot {
+        records: reader.records(),
+        consistency,
+        backend: Backend::Fdinfo,
+        unknown: fdinfo::UNKNOWN,
+        attempts,
+    })
+}
+
+impl std::fmt::Debug for UringBufIter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UringBufIter")
+            .field("backend", &self.selection.backend)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,94 @@
+//! Records that are lent, and what is known about them.
+
+use std::ops::Deref;
+
+use crate::backend::Backend;
+use crate::record::{BufFields, RegisteredBuf};
+
+/// How far the records of a [`Snapshot`] belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+#[non_exhaustive]
+pub enum Consistency {
+    /// Read under one hold of `uring_lock`: the table at one moment.
+    Locked,
+    /// Read without the lock, and proven not to have moved: `uring_lock` was
+    /// free before each record and at the end, table and size were the same
+    /// before and after, and two passes gave the same records.
+    Verified,
+    /// A look without lock or proof. Records may be torn, and of different
+    /// moments. Only ever given when asked for by name, and by fdinfo for an
+    /// empty table before Linux 6.18.
+    Raw,
+}
+
+impl std::fmt::Display for Consistency {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Locked => "locked",
+            Self::Verified => "verified",
+            Self::Raw => "raw",
+        })
+    }
+}
+
+/// The whole table of a ring, lent by the iterator that read it.
+///
+/// It derefs to a slice with one record a slot, also the empty ones: its
+/// length is the size of the table, and a record's position is its index.
+/// While it lives the iterator cannot run again, so nothing overwrites it:
+///
+/// ```compile_fail,E0499
+/// # fn twice(iter: &mut uring_bpf_iter::UringBufIter) -> uring_bpf_iter::Result<()> {
+/// let first = iter.snapshot()?;
+/// let second = iter.snapshot()?; // would write over `first`
+/// println!("{} {}", first.len(), second.len());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Snapshot<'a, R = RegisteredBuf> {
+    pub(crate) records: &'a [R],
+    pub(crate) consistency: Consistency,
+    pub(crate) backend: Backend,
+    pub(crate) unknown: BufFields,
+    pub(crate) attempts: u32,
+}
+
+impl<'a, R> Snapshot<'a, R> {
+    /// How far the records belong together.
+    pub fn consistency(&self) -> Consistency {
+        self.consistency
+    }
+
+    /// Who read it; never [`Backend::Auto`].
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// How often it was tried, at least 1.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// The records, for as long as the iterator is borrowed.
+    pub fn records(&self) -> &'a [R] {
+        self.records
+    }
+}
+
+impl Snapshot<'_, RegisteredBuf> {
+    /// The fields that this backend fills in, as far as the kernel has them.
+    pub fn known_fields(&self) -> BufFields {
+        self.unknown.complement()
+    }
+}
+
+impl<R> Deref for Snapshot<'_, R> {
+    type Target = [R];
+
+    fn deref(&self) -> &[R] {
+        self.records
+    }
+}

@@ -1,0 +1,68 @@
+//! Safe, typed, zero-copy access to what lives inside io_uring instances:
+//! the rings of a machine, who holds them, and their registered buffers.
+//!
+//! No kernel patch is needed: on Linux 6.1 and later a BPF program reads the
+//! tables in place ([`Backend::TaskFile`]). Where BPF may not be used, the
+//! text of `/proc/PID/fdinfo/FD` serves, with fewer fields
+//! ([`Backend::Fdinfo`]).
+//!
+//! ```text
+//!  RingFinder ──find──▶ Ring ──attach_ring──▶ UringBufIter ──snapshot──▶ Snapshot<'_>
+//!                        your own fd ──attach──▶ │                        derefs to
+//!                        (pid, fd) ──attach_pid──┘                     &[RegisteredBuf]
+//! ```
+//!
+//! ```no_run
+//! use uring_bpf_iter::{RegisteredBufs, RingFinder, UringBufIter};
+//!
+//! # fn main() -> uring_bpf_iter::Result<()> {
+//! for ring in RingFinder::new()?.find_all()?.rings {
+//!     let mut iter = UringBufIter::attach_ring(&ring)?;
+//!     let bufs = iter.snapshot()?;
+//!     println!("ring {}: {} bytes pinned", ring.inode, bufs.pinned_bytes());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Consistency
+//!
+//! A [`Snapshot`] always says how far its records belong together
+//! ([`Consistency`]), and nothing torn is handed out as good: if a ring is too
+//! busy for a consistent view, that is [`Error::Contended`], which can be
+//! tried again ([`Error::is_retryable`]).
+//!
+//! # Privilege
+//!
+//! [`Backend::TaskFile`] takes `CAP_BPF` and `CAP_PERFMON`, or
+//! `CAP_SYS_ADMIN`, in the initial user namespace. [`Backend::Fdinfo`] takes
+//! none for one's own processes. [`Backend::Auto`] uses the best that works;
+//! [`UringBufIter::selection`] says which, and what the others lacked.
+//!
+//! # Features
+//!
+//! - `bpf` (default): the BPF backend, through libbpf. It needs libelf and
+//!   zlib to build; without it the crate needs no native library and has
+//!   [`Backend::Fdinfo`] alone.
+//! - `vendored`: builds libelf and zlib from source as well.
+//! - `static`: links libbpf, libelf and zlib statically.
+//! - `serde`: `Serialize` for the records.
+
+#![deny(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod backend;
+mod error;
+mod find;
+mod iter;
+mod pidfd;
+mod record;
+mod ring;
+mod sys;
+
+pub use backend::{Backend, Reason, Refusal, Selection};
+pub use error::{Contention, Error, LockOwner, Result, Retry};
+pub use find::RingFinder;
+pub use iter::{Consistency, Options, Snapshot, UringBufIter};
+pub use record::{BufFields, Direction, RegisteredBuf, RegisteredBufs};
+pub use ring::{Charged, Holder, Pinned, Queue, Ring, SetupFlags, SqPoll, Survey, Unseen, Via};

@@ -1,0 +1,155 @@
+//! What the engine and its BPF programs say to each other. Not public: kernel
+//! addresses occur in it, as keys that are compared and never shown.
+
+use std::mem::offset_of;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// `MAX_BUFS`: the kernel's own limit of buffers in a table.
+pub(crate) const MAX_BUFS: usize = 16384;
+
+/// `struct walk_request`
+#[derive(Clone, Copy, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct WalkRequest {
+    pub(crate) inode: u64,
+    pub(crate) mode: u32,
+    pub(crate) observer: u32,
+    pub(crate) pidns_level: u32,
+    pub(crate) pidns_inode: u32,
+    pub(crate) page_shift: u8,
+    pub(crate) pad: [u8; 7],
+}
+
+/// `enum walk_mode`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Mode {
+    Verified = 1,
+    Raw = 2,
+    Peek = 3,
+    Locked = 4,
+}
+
+/// `struct walk_reply`
+#[derive(Clone, Copy, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct WalkReply {
+    pub(crate) status: u32,
+    pub(crate) nr_slots: u32,
+    pub(crate) owner: u64,
+    pub(crate) owner_pid: u32,
+    pub(crate) owner_tid: u32,
+    pub(crate) owner_sleeps: u32,
+    pub(crate) pidns_level: u32,
+    pub(crate) pidns_inode: u32,
+    pub(crate) pad: u32,
+    pub(crate) owner_comm: [u8; 16],
+}
+
+/// `enum walk_status`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    NotFound,
+    Done,
+    Changed,
+    LockHeld,
+    TooMany,
+    NotLocked,
+    CutShort,
+}
+
+impl WalkReply {
+    /// `None` for a number that no program writes.
+    pub(crate) fn status(&self) -> Option<Status> {
+        Some(match self.status {
+            0 => Status::NotFound,
+            1 => Status::Done,
+            2 => Status::Changed,
+            3 => Status::LockHeld,
+            4 => Status::TooMany,
+            5 => Status::NotLocked,
+            6 => Status::CutShort,
+            _ => return None,
+        })
+    }
+}
+
+/// `struct find_request`
+#[derive(Clone, Copy, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct FindRequest {
+    pub(crate) page_shift: u8,
+    pub(crate) pad: [u8; 7],
+}
+
+/// `struct find_reply`
+#[derive(Clone, Copy, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct FindReply {
+    pub(crate) nr: u64,
+}
+
+/// `enum holder_via`
+pub(crate) const VIA_DESCRIPTOR: u32 = 0;
+pub(crate) const VIA_REGISTERED: u32 = 1;
+pub(crate) const VIA_MAPPING: u32 = 2;
+pub(crate) const VIA_UNSEEN: u32 = 3;
+
+/// `enum ring_flags`
+pub(crate) const RING_SUM_VERIFIED: u32 = 1 << 0;
+pub(crate) const RING_SQPOLL_THREAD: u32 = 1 << 1;
+pub(crate) const RING_CHARGED: u32 = 1 << 2;
+pub(crate) const RING_ACCT_KNOWN: u32 = 1 << 3;
+
+/// `struct ring_sighting`
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct RingSighting {
+    pub(crate) ring: u64,
+    pub(crate) inode: u64,
+    pub(crate) pages: u64,
+    pub(crate) acct_pages: u64,
+    pub(crate) user_locked_pages: u64,
+    pub(crate) pid: u32,
+    pub(crate) tid: u32,
+    pub(crate) fd: i32,
+    pub(crate) via: u32,
+    pub(crate) uid: u32,
+    pub(crate) creator_uid: u32,
+    pub(crate) charged_uid: u32,
+    pub(crate) setup_flags: u32,
+    pub(crate) sq_entries: u32,
+    pub(crate) cq_entries: u32,
+    pub(crate) sq_head: u32,
+    pub(crate) sq_tail: u32,
+    pub(crate) cq_head: u32,
+    pub(crate) cq_tail: u32,
+    pub(crate) nr_bufs: u32,
+    pub(crate) nr_files: u32,
+    pub(crate) sqpoll_tid: u32,
+    pub(crate) sqpoll_cpu: i32,
+    pub(crate) flags: u32,
+    pub(crate) nr_filled: u32,
+    pub(crate) comm: [u8; 16],
+}
+
+const _: () = {
+    assert!(size_of::<WalkRequest>() == 32);
+    assert!(offset_of!(WalkRequest, page_shift) == 24);
+    assert!(size_of::<WalkReply>() == 56);
+    assert!(offset_of!(WalkReply, owner) == 8);
+    assert!(offset_of!(WalkReply, owner_comm) == 40);
+    assert!(size_of::<FindRequest>() == 8 && size_of::<FindReply>() == 8);
+    assert!(size_of::<RingSighting>() == 136);
+    assert!(offset_of!(RingSighting, pid) == 40);
+    assert!(offset_of!(RingSighting, setup_flags) == 68);
+    assert!(offset_of!(RingSighting, nr_bufs) == 96);
+    assert!(offset_of!(RingSighting, comm) == 120);
+};
+
+/// The name of a task: bytes up to the first NUL.
+pub(crate) fn comm(bytes: &[u8; 16]) -> String {
+    let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}

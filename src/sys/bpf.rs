@@ -1,0 +1,254 @@
+//! BPF objects, links and iterators, through libbpf.
+
+use std::ffi::{c_char, c_int, CStr};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::{self, NonNull};
+use std::sync::{Mutex, PoisonError};
+
+use libbpf_sys as libbpf;
+
+/// Bytes of an ELF file, aligned as libelf reads them best.
+#[repr(C, align(8))]
+struct Aligned<B: ?Sized>(B);
+
+macro_rules! object_file {
+    ($path:literal) => {{
+        static FILE: &Aligned<[u8]> = &Aligned(*include_bytes!($path));
+        &FILE.0
+    }};
+}
+
+/// The compiled `bpf/bufs.bpf.c`.
+pub(crate) fn bufs_object() -> &'static [u8] {
+    object_file!("../../bpf/bufs.bpf.o")
+}
+
+/// The compiled `bpf/rings.bpf.c`.
+pub(crate) fn rings_object() -> &'static [u8] {
+    object_file!("../../bpf/rings.bpf.o")
+}
+
+/// Why an object did not load: the kernel's errno and the verifier's words.
+#[derive(Debug)]
+pub(crate) struct LoadError {
+    pub(crate) source: io::Error,
+    pub(crate) log: String,
+}
+
+/// A BPF object: its maps and the programs that were chosen from it.
+pub(crate) struct Object {
+    ptr: NonNull<libbpf::bpf_object>,
+}
+
+// SAFETY: libbpf keeps no thread-local state for an object, and all methods
+// that change it take `&mut self`.
+unsafe impl Send for Object {}
+// SAFETY: the methods that take `&self` only look descriptors up.
+unsafe impl Sync for Object {}
+
+/// libbpf prints to stderr by a global function; this silences it while one of
+/// our calls runs. What went wrong is in the error.
+struct Quiet {
+    before: libbpf::libbpf_print_fn_t,
+    _one_at_a_time: std::sync::MutexGuard<'static, ()>,
+}
+
+impl Quiet {
+    fn new() -> Self {
+        static LOCK: Mutex<()> = Mutex::new(());
+        let guard = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: sets a global function pointer, atomically in libbpf 1.x.
+        let before = unsafe { libbpf::libbpf_set_print(None) };
+        Self {
+            before,
+            _one_at_a_time: guard,
+        }
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        // SAFETY: gives libbpf the function back that it had.
+        unsafe { libbpf::libbpf_set_print(self.before) };
+    }
+}
+
+/// libbpf's convention: a negative errno, or 0 and more for success.
+fn check(ret: c_int) -> io::Result<c_int> {
+    if ret < 0 {
+        Err(io::Error::from_raw_os_error(-ret))
+    } else {
+        Ok(ret)
+    }
+}
+
+fn check_fd(ret: c_int) -> io::Result<OwnedFd> {
+    let fd = check(ret)?;
+    // SAFETY: a new descriptor that the call has just handed to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+impl Object {
+    pub(crate) fn open(file: &'static [u8]) -> io::Result<Self> {
+        let _quiet = Quiet::new();
+        // SAFETY: libbpf parses the bytes and keeps what it needs; they are
+        // static; no options are passed.
+        let ptr = unsafe {
+            libbpf::bpf_object__open_mem(file.as_ptr().cast(), file.len() as u64, ptr::null())
+        };
+        match NonNull::new(ptr) {
+            Some(ptr) => Ok(Self { ptr }),
+            None => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Sets the number of entries of a map, before `load`.
+    pub(crate) fn set_max_entries(&mut self, map: &CStr, entries: u32) -> io::Result<()> {
+        let map = self.map(map)?;
+        // SAFETY: a map of this object, which is alive and not shared.
+        check(unsafe { libbpf::bpf_map__set_max_entries(map.as_ptr(), entries) })?;
+        Ok(())
+    }
+
+    /// Loads the maps and these programs, and no other.
+    pub(crate) fn load(&mut self, programs: &[&CStr]) -> Result<(), LoadError> {
+        let mut log = vec![0u8; 64 * 1024];
+        let _quiet = Quiet::new();
+        self.choose(programs, &mut log)
+            .and_then(|()| {
+                // SAFETY: an open object that has not been loaded yet.
+                check(unsafe { libbpf::bpf_object__load(self.ptr.as_ptr()) })
+            })
+            .map(drop)
+            .map_err(|source| LoadError {
+                source,
+                log: CStr::from_bytes_until_nul(&log)
+                    .map(|text| text.to_string_lossy().into_owned())
+                    .unwrap_or_default(),
+            })
+    }
+
+    fn choose(&mut self, programs: &[&CStr], log: &mut [u8]) -> io::Result<()> {
+        let mut next = ptr::null_mut();
+        loop {
+            // SAFETY: `next` is null or a program of this object.
+            next = unsafe { libbpf::bpf_object__next_program(self.ptr.as_ptr(), next) };
+            if next.is_null() {
+                break;
+            }
+            // SAFETY: a program of this object, which is not loaded yet.
+            check(unsafe { libbpf::bpf_program__set_autoload(next, false) })?;
+        }
+        for name in programs {
+            let program = self.program(name)?;
+            // SAFETY: as above.
+            check(unsafe { libbpf::bpf_program__set_autoload(program.as_ptr(), true) })?;
+            // SAFETY: libbpf writes to the buffer in `load` only, which keeps
+            // it alive, and at most its length.
+            check(unsafe {
+                libbpf::bpf_program__set_log_buf(
+                    program.as_ptr(),
+                    log.as_mut_ptr().cast::<c_char>(),
+                    log.len() as u64,
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    fn map(&self, name: &CStr) -> io::Result<NonNull<libbpf::bpf_map>> {
+        // SAFETY: an open object and a terminated string.
+        let map = unsafe { libbpf::bpf_object__find_map_by_name(self.ptr.as_ptr(), name.as_ptr()) };
+        NonNull::new(map).ok_or_else(io::Error::last_os_error)
+    }
+
+    fn program(&self, name: &CStr) -> io::Result<NonNull<libbpf::bpf_program>> {
+        // SAFETY: an open object and a terminated string.
+        let program =
+            unsafe { libbpf::bpf_object__find_program_by_name(self.ptr.as_ptr(), name.as_ptr()) };
+        NonNull::new(program).ok_or_else(io::Error::last_os_error)
+    }
+
+    pub(crate) fn map_fd(&self, name: &CStr) -> io::Result<BorrowedFd<'_>> {
+        let map = self.map(name)?;
+        // SAFETY: a map of this object.
+        let fd = check(unsafe { libbpf::bpf_map__fd(map.as_ptr()) })?;
+        // SAFETY: the object keeps the descriptor open as long as it lives.
+        Ok(unsafe { BorrowedFd::borrow_raw(fd) })
+    }
+
+    pub(crate) fn program_fd(&self, name: &CStr) -> io::Result<BorrowedFd<'_>> {
+        let program = self.program(name)?;
+        // SAFETY: a program of this object.
+        let fd = check(unsafe { libbpf::bpf_program__fd(program.as_ptr()) })?;
+        // SAFETY: the object keeps the descriptor open as long as it lives.
+        Ok(unsafe { BorrowedFd::borrow_raw(fd) })
+    }
+}
+
+impl Drop for Object {
+    fn drop(&mut self) {
+        // SAFETY: opened by `open`, closed once; every borrow has ended.
+        unsafe { libbpf::bpf_object__close(self.ptr.as_ptr()) };
+    }
+}
+
+/// `union bpf_iter_link_info`, include/uapi/linux/bpf.h, with the `task`
+/// member (6.1): 0 for both means every task.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct TaskLinkInfo {
+    tid: u32,
+    pid: u32,
+    pid_fd: u32,
+    unused: u32,
+}
+
+/// Attaches an iterator program to all tasks, or to those of one process.
+pub(crate) fn link_tasks(program: BorrowedFd<'_>, pid: Option<u32>) -> io::Result<OwnedFd> {
+    let mut info = TaskLinkInfo {
+        tid: 0,
+        pid: pid.unwrap_or(0),
+        pid_fd: 0,
+        unused: 0,
+    };
+    let opts = libbpf::bpf_link_create_opts {
+        sz: size_of::<libbpf::bpf_link_create_opts>() as u64,
+        iter_info: ptr::from_mut(&mut info).cast(),
+        iter_info_len: size_of::<TaskLinkInfo>() as u32,
+        ..Default::default()
+    };
+    // SAFETY: `opts` says its size and points to `info`, whose size it also
+    // says; both outlive the call, and the kernel only reads them.
+    check_fd(unsafe {
+        libbpf::bpf_link_create(program.as_raw_fd(), 0, libbpf::BPF_TRACE_ITER, &opts)
+    })
+}
+
+/// Attaches a `tp_btf` program to its tracepoint until the link is dropped.
+pub(crate) fn link_tracepoint(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: no options are passed; the program's type says the tracepoint.
+    check_fd(unsafe {
+        libbpf::bpf_link_create(
+            program.as_raw_fd(),
+            0,
+            libbpf::BPF_TRACE_RAW_TP,
+            ptr::null(),
+        )
+    })
+}
+
+/// A new run of the iterator behind a link: reading it to the end runs it.
+pub(crate) fn new_run(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: a plain descriptor argument.
+    check_fd(unsafe { libbpf::bpf_iter_create(link.as_raw_fd()) })
+}
+
+/// True if the kernel's BTF has an iterator target of this name.
+pub(crate) fn has_target(name: &CStr) -> bool {
+    let _quiet = Quiet::new();
+    // SAFETY: a terminated string; libbpf reads /sys/kernel/btf/vmlinux.
+    let id = unsafe { libbpf::libbpf_find_vmlinux_btf_id(name.as_ptr(), libbpf::BPF_TRACE_ITER) };
+    id > 0
+}
