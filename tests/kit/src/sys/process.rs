@@ -1,0 +1,45 @@
+//! Processes: another user, and a child that only holds what it inherited.
+
+use std::io;
+
+use super::check;
+
+/// Becomes `uid`, for good: real, effective and saved.
+///
+/// # Errors
+/// EPERM without CAP_SETUID.
+pub fn set_uid(uid: u32) -> io::Result<()> {
+    // SAFETY: takes numbers; glibc changes all threads together.
+    check(unsafe { libc::setresuid(uid, uid, uid) }.into()).map(drop)
+}
+
+/// Forks a child which holds every descriptor and mapping of this process and
+/// does nothing until this process ends. Returns its pid.
+///
+/// # Errors
+/// EAGAIN at a limit of processes, ENOMEM.
+pub fn fork_holder() -> io::Result<u32> {
+    let parent = std::process::id();
+    // SAFETY: the child calls only async-signal-safe functions and never
+    // returns, so that locks held by other threads do not matter.
+    match check(unsafe { libc::fork() }.into())? {
+        0 => hold_until_parent_ends(parent),
+        pid => Ok(pid as u32),
+    }
+}
+
+fn hold_until_parent_ends(parent: u32) -> ! {
+    // SAFETY: takes numbers; the parent's end kills this process.
+    let armed = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    // SAFETY: no arguments.
+    let now = unsafe { libc::getppid() };
+    // The parent may have ended before the signal was armed.
+    if armed == 0 && now as u32 == parent {
+        loop {
+            // SAFETY: no arguments.
+            unsafe { libc::pause() };
+        }
+    }
+    // SAFETY: ends this process without running the parent's destructors.
+    unsafe { libc::_exit(1) }
+}

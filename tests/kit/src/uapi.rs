@@ -1,0 +1,172 @@
+//! The parts of `linux/io_uring.h` and `linux/userfaultfd.h` that the kit
+//! needs, written out: the headers of Debian 12 (6.1) lack half of them. Data
+//! only, no system call.
+
+pub(crate) const SETUP_IOPOLL: u32 = 1 << 0;
+pub(crate) const SETUP_SQPOLL: u32 = 1 << 1;
+pub(crate) const SETUP_CQSIZE: u32 = 1 << 3;
+pub(crate) const SETUP_R_DISABLED: u32 = 1 << 6;
+pub(crate) const SETUP_COOP_TASKRUN: u32 = 1 << 8;
+pub(crate) const SETUP_SQE128: u32 = 1 << 10;
+pub(crate) const SETUP_CQE32: u32 = 1 << 11;
+pub(crate) const SETUP_SINGLE_ISSUER: u32 = 1 << 12;
+pub(crate) const SETUP_DEFER_TASKRUN: u32 = 1 << 13;
+pub(crate) const SETUP_NO_MMAP: u32 = 1 << 14;
+pub(crate) const SETUP_REGISTERED_FD_ONLY: u32 = 1 << 15;
+
+pub(crate) const OFF_SQ_RING: i64 = 0;
+pub(crate) const OFF_SQES: i64 = 0x1000_0000;
+
+/// In the flags of the submission ring: completions wait in an overflow list.
+pub(crate) const SQ_CQ_OVERFLOW: u32 = 1 << 1;
+pub(crate) const ENTER_GETEVENTS: u32 = 1 << 0;
+pub(crate) const ENTER_REGISTERED_RING: u32 = 1 << 4;
+
+pub(crate) const REGISTER_BUFFERS: u32 = 0;
+pub(crate) const UNREGISTER_BUFFERS: u32 = 1;
+pub(crate) const REGISTER_FILES: u32 = 2;
+pub(crate) const UNREGISTER_FILES: u32 = 3;
+pub(crate) const REGISTER_PROBE: u32 = 8;
+pub(crate) const REGISTER_ENABLE_RINGS: u32 = 12;
+pub(crate) const REGISTER_FILES2: u32 = 13;
+pub(crate) const REGISTER_BUFFERS2: u32 = 15;
+pub(crate) const REGISTER_BUFFERS_UPDATE: u32 = 16;
+pub(crate) const UNREGISTER_RING_FDS: u32 = 21;
+pub(crate) const REGISTER_CLONE_BUFFERS: u32 = 30;
+/// Or-ed to an opcode: the descriptor is an index of the calling task's
+/// registered rings (6.3).
+pub(crate) const REGISTER_USE_REGISTERED_RING: u32 = 1 << 31;
+
+pub(crate) const RSRC_REGISTER_SPARSE: u32 = 1 << 0;
+pub(crate) const CLONE_SRC_REGISTERED: u32 = 1 << 0;
+
+/// `struct io_sqring_offsets`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct SqOffsets {
+    pub(crate) head: u32,
+    pub(crate) tail: u32,
+    pub(crate) ring_mask: u32,
+    pub(crate) ring_entries: u32,
+    pub(crate) flags: u32,
+    pub(crate) dropped: u32,
+    pub(crate) array: u32,
+    pub(crate) resv1: u32,
+    pub(crate) user_addr: u64,
+}
+
+/// `struct io_cqring_offsets`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct CqOffsets {
+    pub(crate) head: u32,
+    pub(crate) tail: u32,
+    pub(crate) ring_mask: u32,
+    pub(crate) ring_entries: u32,
+    pub(crate) overflow: u32,
+    pub(crate) cqes: u32,
+    pub(crate) flags: u32,
+    pub(crate) resv1: u32,
+    pub(crate) user_addr: u64,
+}
+
+/// `struct io_uring_params`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Params {
+    pub(crate) sq_entries: u32,
+    pub(crate) cq_entries: u32,
+    pub(crate) flags: u32,
+    pub(crate) sq_thread_cpu: u32,
+    pub(crate) sq_thread_idle: u32,
+    pub(crate) features: u32,
+    pub(crate) wq_fd: u32,
+    pub(crate) resv: [u32; 3],
+    pub(crate) sq_off: SqOffsets,
+    pub(crate) cq_off: CqOffsets,
+}
+
+/// `struct iovec`, with an address that is a number: the kit never looks
+/// through it, and a table of pointers would not be `Send`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct IoVec {
+    pub(crate) base: u64,
+    pub(crate) len: u64,
+}
+
+/// `struct io_uring_rsrc_register`.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct RsrcRegister {
+    pub(crate) nr: u32,
+    pub(crate) flags: u32,
+    pub(crate) resv2: u64,
+    pub(crate) data: u64,
+    pub(crate) tags: u64,
+}
+
+/// `struct io_uring_rsrc_update2`, whose first 16 bytes are
+/// `struct io_uring_rsrc_update`.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct RsrcUpdate2 {
+    pub(crate) offset: u32,
+    pub(crate) resv: u32,
+    pub(crate) data: u64,
+    pub(crate) tags: u64,
+    pub(crate) nr: u32,
+    pub(crate) resv2: u32,
+}
+
+/// `struct io_uring_clone_buffers` (6.12 has the first two fields).
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct CloneBuffers {
+    pub(crate) src_fd: u32,
+    pub(crate) flags: u32,
+    pub(crate) src_off: u32,
+    pub(crate) dst_off: u32,
+    pub(crate) nr: u32,
+    pub(crate) pad: [u32; 3],
+}
+
+pub(crate) const UFFDIO_API: u64 = 0xc018_aa3f;
+pub(crate) const UFFDIO_REGISTER: u64 = 0xc020_aa00;
+pub(crate) const UFFDIO_ZEROPAGE: u64 = 0xc020_aa04;
+pub(crate) const UFFD_API: u64 = 0xaa;
+pub(crate) const UFFDIO_REGISTER_MODE_MISSING: u64 = 1;
+pub(crate) const UFFD_EVENT_PAGEFAULT: u8 = 0x12;
+/// `sizeof(struct uffd_msg)`.
+pub(crate) const UFFD_MSG_LEN: usize = 32;
+
+/// `struct uffdio_api`.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct UffdioApi {
+    pub(crate) api: u64,
+    pub(crate) features: u64,
+    pub(crate) ioctls: u64,
+}
+
+/// `struct uffdio_register` and `struct uffdio_zeropage`: the same four words.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct UffdioRange {
+    pub(crate) start: u64,
+    pub(crate) len: u64,
+    pub(crate) mode: u64,
+    pub(crate) out: u64,
+}
+
+const _: () = {
+    assert!(size_of::<Params>() == 120);
+    assert!(size_of::<RsrcRegister>() == 32);
+    assert!(size_of::<RsrcUpdate2>() == 32);
+    assert!(size_of::<CloneBuffers>() == 32);
+    assert!(size_of::<UffdioApi>() == 24);
+    assert!(size_of::<UffdioRange>() == 32);
+    // UFFDIO numbers carry the size of their argument in bits 16-29.
+    assert!((UFFDIO_API >> 16) & 0x3fff == 24);
+    assert!((UFFDIO_REGISTER >> 16) & 0x3fff == 32);
+};
