@@ -1,0 +1,128 @@
+//! `cargo xtask demo`: a program with known rings, and the examples pointed at it.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, Context as _, Result};
+
+use crate::run::{cmd, echo, heading, line, Cmd};
+use crate::{system, workspace};
+
+/// Builds the examples and the workload, and shows the ones at work on the other.
+pub(crate) fn demo() -> Result<()> {
+    heading("Packages that the build needs");
+    system::ensure(system::BUILD)?;
+
+    heading("Build");
+    line("cargo build --release -p uring-bpf-iter --example dump_bufs --example lsring")
+        .args("-p uring-testkit --bin workload".split_whitespace())
+        .run()?;
+    let built = workspace::target_dir()?.join("release");
+    let examples = built.join("examples");
+
+    heading("A program with io_uring instances of known contents");
+    let workload = Workload::start(cmd([built.join("workload")]).args(["--preset", "demo"]))?;
+    let pid = workload.child.id();
+    if !system::is_root() {
+        println!("(not root: the BPF backends are out of reach, the examples say what they use)");
+    }
+
+    let mut failed = Vec::new();
+    for (title, example) in [
+        ("Its registered buffers, and who pins them", "dump_bufs"),
+        ("Its rings", "lsring"),
+    ] {
+        heading(title);
+        let command = cmd([examples.join(example)]).args(["--pid", &pid.to_string()]);
+        if let Err(error) = command.run() {
+            println!("{error:#}");
+            failed.push(example);
+        }
+    }
+
+    heading("End");
+    workload.stop()?;
+    if !failed.is_empty() {
+        bail!("the demo failed in: {}", failed.join(", "));
+    }
+    println!("The workload has ended. Try the examples on any process that uses io_uring:");
+    println!("  {} --help", examples.join("dump_bufs").display());
+    println!("  {} --help", examples.join("lsring").display());
+    Ok(())
+}
+
+/// The beginning of a long line.
+fn shorten(line: &str) -> String {
+    match line.char_indices().nth(200) {
+        Some((end, _)) => format!("{} ...", &line[..end]),
+        None => line.to_owned(),
+    }
+}
+
+/// The running workload; ends with this value.
+struct Workload {
+    child: Child,
+    /// The workload stays until this is closed.
+    stdin: Option<ChildStdin>,
+}
+
+impl Workload {
+    /// Starts it and waits for the line that says that its rings are set up.
+    fn start(command: Cmd) -> Result<Self> {
+        let shown = command.shown();
+        echo(&format!("{shown} &"));
+        let mut child = Command::from(command)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start `{shown}`"))?;
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take();
+        let mut workload = Self { child, stdin };
+
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            let mut ready = String::new();
+            if let Some(stdout) = stdout {
+                let mut stdout = BufReader::new(stdout);
+                let _ = stdout.read_line(&mut ready);
+                let _ = sender.send(ready);
+                // Nothing it prints later may fill the pipe and stop it.
+                let _ = std::io::copy(&mut stdout, &mut std::io::sink());
+            }
+        });
+        match receiver.recv_timeout(Duration::from_secs(30)) {
+            Ok(ready) if !ready.is_empty() => println!("{}", shorten(ready.trim_end())),
+            Ok(_) => bail!("the workload ended at once: {}", workload.child.wait()?),
+            Err(_) => bail!("the workload is not ready after 30 seconds"),
+        }
+        Ok(workload)
+    }
+
+    /// Asks it to end, and wants it to end well.
+    fn stop(mut self) -> Result<()> {
+        self.stdin = None;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().context("cannot wait")? {
+                if status.success() {
+                    return Ok(());
+                }
+                bail!("the workload ended badly: {status}");
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        bail!("the workload did not end when its standard input was closed");
+    }
+}
+
+impl Drop for Workload {
+    fn drop(&mut self) {
+        // Both do nothing to a child that has been waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

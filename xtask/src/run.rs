@@ -1,0 +1,155 @@
+//! Running other programs. What changes or checks something is shown as a line
+//! that could be typed; what only asks a question runs unseen.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::process::{Command, Stdio};
+
+use anyhow::{bail, Context as _, Result};
+
+/// A heading of the output.
+pub(crate) fn heading(title: &str) {
+    println!("\n== {title}");
+}
+
+/// Shows a command line.
+pub(crate) fn echo(line: &str) {
+    println!("$ {line}");
+}
+
+/// A program to run in the workspace root, with nothing on its standard input.
+pub(crate) struct Cmd {
+    command: Command,
+    /// Settings in front of the program, as a shell would take them.
+    prefix: String,
+}
+
+/// A command from its words.
+pub(crate) fn cmd<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Cmd {
+    let mut words = words.into_iter();
+    let program = words.next().expect("a command has a first word");
+    let mut command = Command::new(program.as_ref());
+    command.args(words).stdin(Stdio::null());
+    Cmd {
+        command,
+        prefix: String::new(),
+    }
+}
+
+/// A command from a line whose words hold no spaces.
+pub(crate) fn line(line: &str) -> Cmd {
+    cmd(line.split_whitespace())
+}
+
+impl Cmd {
+    /// Adds an argument.
+    pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.command.arg(arg);
+        self
+    }
+
+    /// Adds arguments.
+    pub(crate) fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    /// Sets a variable of the environment.
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        let value = value.as_ref();
+        let _ = write!(self.prefix, "{name}={} ", quote(value));
+        self.command.env(name, value);
+        self
+    }
+
+    /// Replaces PATH, which is too long to show.
+    pub(crate) fn with_path(mut self, path: &OsStr) -> Self {
+        self.command.env("PATH", path);
+        self
+    }
+
+    /// Runs in another folder.
+    pub(crate) fn dir(mut self, dir: &std::path::Path) -> Self {
+        self.prefix = format!("cd {} && {}", quote(dir.as_os_str()), self.prefix);
+        self.command.current_dir(dir);
+        self
+    }
+
+    /// The command as a line for a shell.
+    pub(crate) fn shown(&self) -> String {
+        let mut line = self.prefix.clone() + &quote(self.command.get_program());
+        for arg in self.command.get_args() {
+            line.push(' ');
+            line.push_str(&quote(arg));
+        }
+        line
+    }
+
+    /// Shows the command, runs it, and wants it to succeed.
+    pub(crate) fn run(mut self) -> Result<()> {
+        let shown = self.shown();
+        echo(&shown);
+        let status = self
+            .command
+            .status()
+            .with_context(|| format!("cannot start `{shown}`"))?;
+        if !status.success() {
+            bail!("`{shown}`: {status}");
+        }
+        Ok(())
+    }
+
+    /// What the command prints on its standard output, without showing anything.
+    pub(crate) fn read(mut self) -> Result<String> {
+        let shown = self.shown();
+        let output = self
+            .command
+            .output()
+            .with_context(|| format!("cannot start `{shown}`"))?;
+        if !output.status.success() {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            bail!("`{shown}`: {}\n{}", output.status, stderr.trim_end());
+        }
+        String::from_utf8(output.stdout).with_context(|| format!("`{shown}` printed no UTF-8"))
+    }
+
+    /// Whether the command is there and succeeds, without showing anything.
+    pub(crate) fn succeeds(mut self) -> bool {
+        self.command.stdout(Stdio::null()).stderr(Stdio::null());
+        self.command.status().is_ok_and(|status| status.success())
+    }
+}
+
+impl From<Cmd> for Command {
+    fn from(cmd: Cmd) -> Self {
+        cmd.command
+    }
+}
+
+/// A word as a shell takes it.
+fn quote(word: &OsStr) -> String {
+    let word = word.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+./,:@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.into_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cmd;
+
+    #[test]
+    fn a_shown_command_can_be_typed() {
+        let shown = cmd(["cargo", "doc", "it's"])
+            .env("RUSTDOCFLAGS", "-D warnings")
+            .dir("/a b".as_ref())
+            .shown();
+        assert_eq!(
+            shown,
+            r"cd '/a b' && RUSTDOCFLAGS='-D warnings' cargo doc 'it'\''s'"
+        );
+    }
+}

@@ -1,0 +1,57 @@
+//! Steps on what the workspace depends on, by cargo-deny and deny.toml.
+
+use std::env;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+
+use super::Outcome::{self, NotRun, Passed};
+use crate::run::{cmd, line};
+
+/// The version of cargo-deny that this repository uses.
+const CARGO_DENY: &str = "0.20.2";
+
+pub(super) fn licences() -> Result<Outcome> {
+    let deny = cargo_deny()?;
+    cmd([deny])
+        .args("check bans licenses sources".split(' '))
+        .run()?;
+    Ok(Passed)
+}
+
+/// Apart from the rest: it needs a database that is not on crates.io.
+pub(super) fn advisories() -> Result<Outcome> {
+    let deny = cargo_deny()?;
+    let fetch = line("timeout 120").arg(&deny).args(["fetch", "db"]);
+    if let Err(error) = fetch.run() {
+        println!("{error:#}");
+        return Ok(NotRun("the database cannot be fetched from here".into()));
+    }
+    cmd([deny])
+        .args("check --disable-fetch advisories".split(' '))
+        .run()?;
+    Ok(Passed)
+}
+
+/// The path of cargo-deny: kept outside the clone, so compiled once a machine.
+fn cargo_deny() -> Result<PathBuf> {
+    let cache = env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty());
+    let cache = match cache {
+        Some(cache) => PathBuf::from(cache),
+        None => {
+            PathBuf::from(env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?)
+                .join(".cache")
+        }
+    };
+    let root = cache.join(format!("uring-bpf-iter/tools/cargo-deny-{CARGO_DENY}"));
+    let program = root.join("bin/cargo-deny");
+    if !program.exists() {
+        println!("cargo-deny {CARGO_DENY} is not here yet: compiling it takes some minutes, once");
+        line(&format!(
+            "cargo install --locked cargo-deny --version {CARGO_DENY} --root"
+        ))
+        .arg(&root)
+        .run()?;
+    }
+    Ok(program)
+}

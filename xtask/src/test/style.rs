@@ -1,0 +1,58 @@
+//! Steps that read the sources: format, lints, documentation, BPF objects.
+
+use anyhow::{bail, Result};
+
+use super::Outcome::{self, Passed};
+use crate::bpf;
+use crate::run::{cmd, line};
+
+/// The library's feature sets besides the default: BPF off and on, serde on.
+const FEATURE_SETS: &[&str] = &[
+    "--no-default-features",
+    "--no-default-features --features serde",
+    "--features serde",
+];
+
+pub(super) fn fmt() -> Result<Outcome> {
+    line("cargo fmt --all --check").run()?;
+    Ok(Passed)
+}
+
+pub(super) fn clang_format() -> Result<Outcome> {
+    let mut sources = bpf::in_bpf(".c")?;
+    sources.extend(bpf::in_bpf(".h")?);
+    if sources.is_empty() {
+        bail!("bpf/ holds no *.c and no *.h");
+    }
+    cmd(["clang-format-19", "--dry-run", "-Werror"])
+        .args(sources)
+        .run()?;
+    Ok(Passed)
+}
+
+pub(super) fn bpf() -> Result<Outcome> {
+    bpf::check()?;
+    Ok(Passed)
+}
+
+/// Also the gate for the oldest Rust: `incompatible_msrv` is denied in Cargo.toml.
+pub(super) fn clippy() -> Result<Outcome> {
+    line("cargo clippy --workspace --all-targets -- -D warnings").run()?;
+    for features in FEATURE_SETS {
+        line("cargo clippy -p uring-bpf-iter --lib")
+            .args(features.split_whitespace())
+            .args(["--", "-D", "warnings"])
+            .run()?;
+    }
+    Ok(Passed)
+}
+
+pub(super) fn doc() -> Result<Outcome> {
+    for what in ["--workspace", "--no-default-features"] {
+        line("cargo doc --no-deps")
+            .arg(what)
+            .env("RUSTDOCFLAGS", "-D warnings")
+            .run()?;
+    }
+    Ok(Passed)
+}

@@ -1,0 +1,74 @@
+//! Steps that run the workspace's own tests, or build what only runs elsewhere.
+
+use anyhow::Result;
+
+use super::Outcome::{self, NotRun, Passed};
+use crate::run::{line, Cmd};
+use crate::{system, workspace};
+
+/// A test that has not ended after this long is stuck.
+const LIMIT: &str = "timeout --verbose --kill-after=10 1200";
+
+pub(super) fn unit() -> Result<Outcome> {
+    line("cargo test --workspace --lib --bins --examples").run()?;
+    line("cargo test --workspace --doc").run()?;
+    Ok(Passed)
+}
+
+pub(super) fn no_features() -> Result<Outcome> {
+    line("cargo test --lib --no-default-features").run()?;
+    Ok(Passed)
+}
+
+/// The oracles of the integration tests, tested by themselves.
+pub(super) fn kit() -> Result<Outcome> {
+    run_kit(|cmd| cmd)?;
+    Ok(Passed)
+}
+
+/// The test kit's tests, by a cargo command that `adapt` has changed.
+pub(super) fn run_kit(adapt: impl Fn(Cmd) -> Cmd) -> Result<()> {
+    let tests = line(&format!("{LIMIT} cargo test -p uring-testkit --test"));
+    adapt(tests.arg("*")).run()
+}
+
+pub(super) fn integration() -> Result<Outcome> {
+    run_integration(|cmd| cmd)?;
+    Ok(Passed)
+}
+
+/// The integration tests, by cargo commands that `adapt` has changed.
+pub(super) fn run_integration(adapt: impl Fn(Cmd) -> Cmd) -> Result<()> {
+    if !system::is_root() {
+        println!("NOT ROOT: tests that load BPF programs will fail. Run this as root.");
+    }
+    // Cargo builds no binaries of a package that is only depended on.
+    adapt(line("cargo build -p uring-testkit --bins")).run()?;
+    adapt(line(&format!("{LIMIT} cargo test --test integration"))).run()
+}
+
+pub(super) fn bench() -> Result<Outcome> {
+    line("cargo bench --no-run").run()?;
+    Ok(Passed)
+}
+
+/// The promise of `rust-version`, if that toolchain is here.
+pub(super) fn msrv() -> Result<Outcome> {
+    let msrv = workspace::msrv()?;
+    if !line(&format!("rustup run {msrv} rustc --version")).succeeds() {
+        return Ok(NotRun(format!(
+            "Rust {msrv} is not installed (clippy's incompatible_msrv stands in)"
+        )));
+    }
+    let target = workspace::target_dir()?.join("msrv");
+    for features in ["", "--no-default-features", "--features serde"] {
+        line(&format!(
+            "rustup run {msrv} cargo check -p uring-bpf-iter --lib"
+        ))
+        .args(features.split_whitespace())
+        .arg("--target-dir")
+        .arg(&target)
+        .run()?;
+    }
+    Ok(Passed)
+}

@@ -1,0 +1,84 @@
+//! Where things are, as cargo tells it.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use crate::run::line;
+
+/// The library's package.
+pub(crate) const LIBRARY: &str = "uring-bpf-iter";
+
+/// Makes the workspace root the current folder: every path is relative to it.
+pub(crate) fn enter() -> Result<()> {
+    // Cargo sets it for what it runs: right also when the clone has moved.
+    let xtask = env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into());
+    let root = Path::new(&xtask)
+        .parent()
+        .context("xtask/ has no parent folder")?;
+    env::set_current_dir(root).with_context(|| format!("cannot enter {}", root.display()))
+}
+
+/// The workspace root.
+pub(crate) fn root() -> Result<PathBuf> {
+    env::current_dir().context("the current folder is gone")
+}
+
+/// The folder for build products; relative where it lies in the workspace.
+pub(crate) fn target_dir() -> Result<PathBuf> {
+    let metadata = metadata("--no-deps")?;
+    let dir = text(&metadata, "target_directory")?;
+    Ok(Path::new(dir)
+        .strip_prefix(root()?)
+        .unwrap_or(Path::new(dir))
+        .to_owned())
+}
+
+/// The library's version.
+pub(crate) fn version() -> Result<String> {
+    field_of(&metadata("--no-deps")?, LIBRARY, "version")
+}
+
+/// The oldest Rust that the library promises to build with.
+pub(crate) fn msrv() -> Result<String> {
+    field_of(&metadata("--no-deps")?, LIBRARY, "rust_version")
+}
+
+/// The folder of a dependency's source.
+pub(crate) fn source_of(package: &str) -> Result<PathBuf> {
+    let metadata = metadata(&format!("--filter-platform {}", host()?))?;
+    let manifest = field_of(&metadata, package, "manifest_path")?;
+    let dir = Path::new(&manifest).parent();
+    Ok(dir.context("a manifest without a folder")?.to_owned())
+}
+
+/// The target triple of this machine.
+pub(crate) fn host() -> Result<String> {
+    let version = line("rustc -vV").read()?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("`rustc -vV` names no host")?.to_owned())
+}
+
+fn metadata(how: &str) -> Result<Value> {
+    let json = line("cargo metadata --format-version 1")
+        .args(how.split_whitespace())
+        .read()?;
+    serde_json::from_str(&json).context("`cargo metadata` printed no JSON")
+}
+
+fn field_of(metadata: &Value, package: &str, field: &str) -> Result<String> {
+    let packages = metadata["packages"].as_array();
+    let found = packages
+        .into_iter()
+        .flatten()
+        .find(|candidate| candidate["name"] == package);
+    let found = found.with_context(|| format!("package {package} is not in the workspace"))?;
+    text(found, field).map(str::to_owned)
+}
+
+fn text<'a>(value: &'a Value, field: &str) -> Result<&'a str> {
+    let text = value[field].as_str();
+    text.with_context(|| format!("`cargo metadata` gives no {field}"))
+}
