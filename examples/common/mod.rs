@@ -1,0 +1,360 @@
+//! What the examples share: options, exit codes, and how things are written.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use comfy_table::{presets, CellAlignment, ContentArrangement, Table};
+use serde_json::{json, Value};
+use uring_bpf_iter::{
+    Backend, Charged, Error, Ring, RingFinder, SetupFlags, Snapshot, Survey, UringBufIter, Via,
+};
+
+/// How long to wait for uring_lock with --locked.
+const LOCK_LIMIT: Duration = Duration::from_secs(2);
+
+/// Exit codes beside 0, and 2 for wrong usage.
+const FAILED: u8 = 1;
+const NOT_PERMITTED: u8 = 3;
+const BUSY: u8 = 4;
+
+/// Options of all examples.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "\
+Exit codes: 0 done, also when there is no ring; 1 failed (no such process, no
+such descriptor, no io_uring, the ring is gone); 2 wrong usage; 3 not permitted,
+or the backend that was asked for cannot serve; 4 a ring was too busy for a
+consistent look (try again, or use --raw)."
+)]
+pub(crate) struct Args {
+    /// Only rings that this process holds
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// Only the ring that is this descriptor of the process
+    #[arg(long, requires = "pid")]
+    pub(crate) fd: Option<i32>,
+    /// How to ask the kernel
+    #[arg(long, value_enum, default_value_t = BackendArg::Auto)]
+    pub(crate) backend: BackendArg,
+    /// How to print: a table for people, or one JSON object a line
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+    /// Read buffers under uring_lock (Linux 6.13 and later)
+    #[arg(long, conflicts_with = "raw")]
+    pub(crate) locked: bool,
+    /// Look once, without lock or proof: for a ring whose lock is stuck
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// Look again every so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) watch: Option<u64>,
+    /// Count and show the empty slots of sparse tables, too
+    #[arg(long)]
+    pub(crate) all_slots: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum BackendArg {
+    Auto,
+    Native,
+    TaskFile,
+    Fdinfo,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Json,
+}
+
+impl Args {
+    pub(crate) fn backend(&self) -> Backend {
+        match self.backend {
+            BackendArg::Auto => Backend::Auto,
+            BackendArg::Native => Backend::Native,
+            BackendArg::TaskFile => Backend::TaskFile,
+            BackendArg::Fdinfo => Backend::Fdinfo,
+        }
+    }
+
+    /// The rings that were asked for.
+    pub(crate) fn find(&self, finder: &mut RingFinder) -> Result<Survey, Error> {
+        match (self.pid, self.fd) {
+            (Some(pid), Some(fd)) => {
+                let mut survey = Survey::default();
+                survey.rings.push(finder.find_fd(pid, fd)?);
+                Ok(survey)
+            }
+            (Some(pid), None) => finder.find_in(pid),
+            (None, _) => finder.find_all(),
+        }
+    }
+}
+
+/// Reads the buffers of one ring after the other.
+#[derive(Default)]
+pub(crate) struct Buffers {
+    iter: Option<UringBufIter>,
+}
+
+impl Buffers {
+    pub(crate) fn read(&mut self, args: &Args, ring: &Ring) -> Result<Snapshot<'_>, Error> {
+        // What is loaded serves for the next ring, too.
+        let iter = match self.iter.take() {
+            Some(mut iter) => {
+                iter.reattach(ring)?;
+                self.iter.insert(iter)
+            }
+            None => {
+                let options = UringBufIter::options().backend(args.backend());
+                self.iter.insert(options.attach_ring(ring)?)
+            }
+        };
+        if args.locked {
+            iter.snapshot_locked(LOCK_LIMIT)
+        } else if args.raw {
+            iter.snapshot_raw()
+        } else {
+            iter.snapshot()
+        }
+    }
+}
+
+/// What ends a run early.
+pub(crate) enum Stop {
+    Failed(Error),
+    Io(io::Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// One program: what it says of itself, and how its run went.
+pub(crate) struct Program {
+    name: &'static str,
+    worst: u8,
+}
+
+impl Program {
+    /// Runs `once`, or again and again, and gives the exit code.
+    pub(crate) fn main(
+        name: &'static str,
+        args: &Args,
+        mut once: impl FnMut(&mut Program, &mut RingFinder, &mut dyn Write) -> Result<(), Stop>,
+    ) -> ExitCode {
+        let mut program = Self { name, worst: 0 };
+        let mut finder = match RingFinder::with_backend(args.backend()) {
+            Ok(finder) => finder,
+            Err(error) => return ExitCode::from(program.note_error(&error)),
+        };
+        for refusal in &finder.selection().refused {
+            // A kernel without the patches is the normal case.
+            if refusal.backend != Backend::Native {
+                program.note(format_args!(
+                    "using {}, which knows less: {refusal}",
+                    finder.selection().backend
+                ));
+            }
+        }
+        loop {
+            let mut out = io::BufWriter::new(io::stdout().lock());
+            let done = once(&mut program, &mut finder, &mut out)
+                .and_then(|()| out.flush().map_err(Stop::Io));
+            match done {
+                Ok(()) => {}
+                // Who reads us has seen enough.
+                Err(Stop::Io(e)) if e.kind() == io::ErrorKind::BrokenPipe => break,
+                Err(Stop::Io(e)) => {
+                    program.note(format_args!("cannot write: {e}"));
+                    program.worst = FAILED;
+                    break;
+                }
+                Err(Stop::Failed(error)) => {
+                    // What was found before it is printed all the same.
+                    let _ = out.flush();
+                    program.note_error(&error);
+                    break;
+                }
+            }
+            let Some(seconds) = args.watch else { break };
+            drop(out);
+            std::thread::sleep(Duration::from_secs(seconds));
+        }
+        ExitCode::from(program.worst)
+    }
+
+    /// Says something to the person.
+    pub(crate) fn note(&self, text: impl Display) {
+        eprintln!("{}: {text}", self.name);
+    }
+
+    /// Says what went wrong and remembers it for the exit code.
+    pub(crate) fn note_error(&mut self, error: &Error) -> u8 {
+        self.note(error);
+        let code = match error {
+            Error::NoBackend { .. } | Error::NotPermitted { .. } | Error::Unsupported { .. } => {
+                NOT_PERMITTED
+            }
+            error if error.is_retryable() => BUSY,
+            _ => FAILED,
+        };
+        self.worst = self.worst.max(code);
+        code
+    }
+
+    /// Says what a search could not see, and when it found nothing.
+    pub(crate) fn note_survey(&self, args: &Args, survey: &Survey) {
+        match &survey.unseen[..] {
+            [] => {}
+            [one] => self.note(format_args!("process {}: {}", one.pid, one.why)),
+            [first, ..] => self.note(format_args!(
+                "{} processes could not be looked at in full, as {}: {}",
+                survey.unseen.len(),
+                first.pid,
+                first.why
+            )),
+        }
+        if survey.rings.is_empty() {
+            match args.pid {
+                Some(pid) => self.note(format_args!("process {pid} holds no io_uring")),
+                None => self.note("no io_uring found"),
+            }
+        }
+    }
+}
+
+/// The pid and descriptor by which a ring is named: those asked for, else
+/// those of the first holder.
+pub(crate) fn named_by(ring: &Ring, args: &Args) -> (u32, Option<i32>) {
+    let holder = args
+        .pid
+        .and_then(|pid| ring.holder(pid, args.fd))
+        .unwrap_or(ring.owner());
+    (holder.pid, holder.fd())
+}
+
+/// Bytes in units that a person reads.
+pub(crate) fn human(bytes: u64) -> String {
+    humansize::format_size(bytes, humansize::BINARY)
+}
+
+pub(crate) fn flag_names(flags: Option<SetupFlags>) -> String {
+    match flags {
+        None => "flags unknown".into(),
+        Some(flags) if flags.is_empty() => "no flags".into(),
+        Some(flags) => bitflags_names(flags).join("|"),
+    }
+}
+
+fn bitflags_names(flags: SetupFlags) -> Vec<String> {
+    let mut names = flags.iter_names();
+    let mut all: Vec<String> = names.by_ref().map(|(name, _)| name.into()).collect();
+    let rest = names.remaining();
+    if !rest.is_empty() {
+        all.push(format!("{:#x}", rest.bits()));
+    }
+    all
+}
+
+/// A table without lines, for a terminal and for awk.
+pub(crate) fn table<const N: usize>(header: [&str; N], right: &[usize]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_preset(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(header);
+    for &column in right {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+}
+
+/// `1 ring`, `2 rings`.
+#[allow(dead_code)] // of dump_bufs alone
+pub(crate) fn count(number: usize, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        n => format!("{n} {what}s"),
+    }
+}
+
+/// `?` for what is not known.
+pub(crate) fn or_unknown(value: Option<impl Display>) -> String {
+    value.map_or_else(|| "?".into(), |value| value.to_string())
+}
+
+/// The JSON object of a ring; README.md states the schema.
+pub(crate) fn ring_json(ring: &Ring) -> Value {
+    let holders: Vec<Value> = ring
+        .holders
+        .iter()
+        .map(|holder| {
+            let (via, registered) = match holder.via {
+                Via::Registered(index) => ("registered", Some(index)),
+                Via::Mapping => ("mapping", None),
+                _ => ("descriptor", None),
+            };
+            json!({
+                "pid": holder.pid, "tid": holder.tid, "fd": holder.fd(), "via": via,
+                "registered_index": registered, "uid": holder.uid, "name": holder.name,
+            })
+        })
+        .collect();
+    let (charged_uid, user_locked) = match ring.charged {
+        Some(Charged::User { uid, locked_bytes }) => (Some(uid), Some(locked_bytes)),
+        _ => (None, None),
+    };
+    json!({
+        "type": "ring",
+        "ring": ring.inode,
+        "holders": holders,
+        "creator_uid": ring.creator_uid,
+        "flags": ring.flags.map(|flags| flags.bits()),
+        "flag_names": ring.flags.map(bitflags_names),
+        "sq_entries": ring.sq.map(|q| q.entries),
+        "sq_head": ring.sq.map(|q| q.head),
+        "sq_tail": ring.sq.map(|q| q.tail),
+        "cq_entries": ring.cq.map(|q| q.entries),
+        "cq_head": ring.cq.map(|q| q.head),
+        "cq_tail": ring.cq.map(|q| q.tail),
+        "sqpoll": ring.sqpoll.map(|sqpoll| json!({"tid": sqpoll.tid, "cpu": sqpoll.cpu})),
+        "nr_slots": ring.nr_bufs,
+        "nr_bufs": ring.pinned.map(|pinned| pinned.buffers),
+        "nr_files": ring.nr_files,
+        "pinned_bytes": ring.pinned.map(|pinned| pinned.bytes),
+        "acct_bytes": ring.pinned.and_then(|pinned| pinned.accounted),
+        "charged_uid": charged_uid,
+        "user_locked_bytes": user_locked,
+    })
+}
+
+/// The soft RLIMIT_MEMLOCK of a process in bytes, `Some(None)` for unlimited.
+#[allow(dead_code)] // of dump_bufs alone
+pub(crate) fn memlock_limit(pid: u32) -> Option<Option<u64>> {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max locked memory"))?;
+    match line.split_whitespace().next()? {
+        "unlimited" => Some(None),
+        bytes => bytes.parse().ok().map(Some),
+    }
+}

@@ -1,0 +1,260 @@
+//! Every registered buffer of every io_uring of the machine.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+use common::{flag_names, human, or_unknown, ring_json, Args, Buffers, Format, Program, Stop};
+use serde_json::{json, Value};
+use uring_bpf_iter::{
+    Charged, Consistency, Direction, Pinned, RegisteredBuf, RegisteredBufs, Ring, Snapshot, Via,
+};
+
+fn main() -> ExitCode {
+    let command = Args::command()
+        .name("dump_bufs")
+        .about("Shows the registered buffers of the io_uring instances of the machine");
+    let args = Args::from_arg_matches(&command.get_matches()).unwrap_or_else(|e| e.exit());
+    let mut buffers = Buffers::default();
+    Program::main("dump_bufs", &args, |program, finder, out| {
+        let survey = args.find(finder)?;
+        program.note_survey(&args, &survey);
+        let mut totals = Totals::default();
+        for mut ring in survey.rings {
+            let bufs = match buffers.read(&args, &ring) {
+                Ok(bufs) => bufs,
+                Err(error) => {
+                    program.note_error(&error);
+                    continue;
+                }
+            };
+            ring.pinned = Some(Pinned::of(&bufs));
+            ring.nr_bufs = u32::try_from(bufs.len()).ok();
+            match args.format {
+                Format::Json => print_json(&args, &ring, &bufs, out)?,
+                Format::Table => {
+                    print_ring(&args, &ring, &bufs, out)?;
+                    totals.add(&ring);
+                }
+            }
+        }
+        totals.print(out)
+    })
+}
+
+/// The slots that are to be shown.
+fn shown<'a>(args: &Args, bufs: &'a [RegisteredBuf]) -> impl Iterator<Item = &'a RegisteredBuf> {
+    let all = args.all_slots;
+    bufs.iter().filter(move |buf| all || !buf.is_empty_slot())
+}
+
+fn print_json(
+    args: &Args,
+    ring: &Ring,
+    bufs: &Snapshot<'_>,
+    out: &mut dyn Write,
+) -> Result<(), Stop> {
+    let (pid, fd) = common::named_by(ring, args);
+    let mut head = ring_json(ring);
+    head["consistency"] = bufs.consistency().to_string().into();
+    head["backend"] = bufs.backend().to_string().into();
+    writeln!(out, "{head}")?;
+    for buf in shown(args, bufs) {
+        writeln!(out, "{}", buf_json(pid, fd, ring.inode, buf))?;
+    }
+    Ok(())
+}
+
+fn buf_json(pid: u32, fd: Option<i32>, ring: u64, buf: &RegisteredBuf) -> Value {
+    json!({
+        "type": "buf",
+        "pid": pid,
+        "fd": fd,
+        "ring": ring,
+        "index": buf.index(),
+        "empty": buf.is_empty_slot(),
+        "addr": buf.addr(),
+        "len": buf.len(),
+        "tag": buf.tag(),
+        "nr_pages": buf.nr_pages(),
+        "pinned_pages": buf.pinned_pages(),
+        "acct_pages": buf.acct_pages(),
+        "nr_bvecs": buf.nr_bvecs(),
+        "bvec_shift": buf.bvec_shift(),
+        "refs": buf.refs(),
+        "kernel": buf.is_kernel(),
+        "direction": buf.direction().map(direction),
+    })
+}
+
+fn direction(direction: Direction) -> String {
+    let names: Vec<&str> = [(Direction::DEST, "dest"), (Direction::SOURCE, "source")]
+        .into_iter()
+        .filter(|(one, _)| direction.contains(*one))
+        .map(|(_, name)| name)
+        .collect();
+    names.join("|")
+}
+
+fn print_ring(
+    args: &Args,
+    ring: &Ring,
+    bufs: &Snapshot<'_>,
+    out: &mut dyn Write,
+) -> Result<(), Stop> {
+    let (pid, fd) = common::named_by(ring, args);
+    let holder = ring.holder(pid, fd).unwrap_or(ring.owner());
+    let held = match holder.via {
+        Via::Registered(index) => format!("registered descriptor {index}"),
+        Via::Mapping => "a mapping".into(),
+        _ => format!("fd {}", or_unknown(fd)),
+    };
+    writeln!(
+        out,
+        "ring {}: {}[{pid}] {held}, uid {}{}, SQ {}, CQ {}, {}{}",
+        ring.inode,
+        holder.name,
+        holder.uid,
+        others(ring),
+        or_unknown(ring.sq.map(|q| q.entries)),
+        or_unknown(ring.cq.map(|q| q.entries)),
+        flag_names(ring.flags),
+        match ring.sqpoll {
+            Some(sqpoll) => format!(", SQPOLL thread {}", or_unknown(sqpoll.tid)),
+            None => String::new(),
+        },
+    )?;
+    writeln!(
+        out,
+        "  {} in {}: {} pinned{}{}",
+        common::count(bufs.filled().count(), "buffer"),
+        common::count(bufs.len(), "slot"),
+        human(bufs.pinned_bytes()),
+        match ring.pinned.and_then(|pinned| pinned.accounted) {
+            Some(bytes) => format!(", {} accounted", human(bytes)),
+            None => String::new(),
+        },
+        match bufs.consistency() {
+            Consistency::Raw => ". RAW: a look without lock or proof, records may be torn",
+            Consistency::Locked => " (read under uring_lock)",
+            _ => " (read without the lock, verified)",
+        },
+    )?;
+    if shown(args, bufs).next().is_some() {
+        let header = [
+            "INDEX",
+            "ADDRESS",
+            "LENGTH",
+            "PAGES",
+            "SEGMENTS",
+            "SEGMENT",
+            "ACCOUNTED",
+            "REFS",
+            "TAG",
+            "MEMORY",
+        ];
+        let mut table = common::table(header, &[0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        for buf in shown(args, bufs) {
+            table.add_row(row(buf));
+        }
+        for line in table.trim_fmt().lines() {
+            writeln!(out, "  {}", line.trim_end())?;
+        }
+    }
+    writeln!(out)?;
+    Ok(())
+}
+
+fn others(ring: &Ring) -> String {
+    match ring.holders.len() {
+        1 => String::new(),
+        n => format!(", {n} holders"),
+    }
+}
+
+fn row(buf: &RegisteredBuf) -> Vec<String> {
+    if buf.is_empty_slot() {
+        return vec![buf.index().to_string(), "empty".into()];
+    }
+    vec![
+        buf.index().to_string(),
+        format!("{:#x}", buf.addr()),
+        human(buf.len()),
+        buf.nr_pages().to_string(),
+        or_unknown(buf.nr_bvecs()),
+        or_unknown(buf.bvec_shift().map(|shift| human(1u64 << (shift & 63)))),
+        or_unknown(
+            buf.acct_pages()
+                .map(|pages| human(u64::from(pages) * buf.page_size())),
+        ),
+        or_unknown(buf.refs()),
+        or_unknown(buf.tag().map(|tag| format!("{tag:#x}"))),
+        match buf.is_kernel() {
+            Some(true) => "kernel".into(),
+            Some(false) => "user".into(),
+            None => "?".into(),
+        },
+    ]
+}
+
+/// What each user pins, and is charged for.
+#[derive(Default)]
+struct Totals {
+    users: BTreeMap<u32, User>,
+}
+
+#[derive(Default)]
+struct User {
+    rings: usize,
+    pinned: u64,
+    charged: Option<u64>,
+    limit: Option<Option<u64>>,
+}
+
+impl Totals {
+    fn add(&mut self, ring: &Ring) {
+        let owner = ring.owner();
+        let uid = match ring.charged {
+            Some(Charged::User { uid, .. }) => uid,
+            _ => ring.creator_uid.unwrap_or(owner.uid),
+        };
+        let user = self.users.entry(uid).or_default();
+        user.rings += 1;
+        user.pinned += ring.pinned.map_or(0, |pinned| pinned.bytes);
+        if let Some(Charged::User { locked_bytes, .. }) = ring.charged {
+            user.charged = Some(locked_bytes);
+            user.limit = user.limit.or_else(|| common::memlock_limit(owner.pid));
+        }
+    }
+
+    fn print(&self, out: &mut dyn Write) -> Result<(), Stop> {
+        for (uid, user) in &self.users {
+            let rings = common::count(user.rings, "ring");
+            write!(out, "uid {uid}: {rings}, {} pinned", human(user.pinned))?;
+            match (user.charged, user.limit) {
+                (None, _) => write!(out, "; not charged to RLIMIT_MEMLOCK (CAP_IPC_LOCK)")?,
+                (Some(bytes), Some(Some(limit))) => write!(
+                    out,
+                    "; the user is charged {} of {} RLIMIT_MEMLOCK",
+                    human(bytes),
+                    human(limit)
+                )?,
+                (Some(bytes), Some(None)) => write!(
+                    out,
+                    "; the user is charged {}, RLIMIT_MEMLOCK is unlimited",
+                    human(bytes)
+                )?,
+                (Some(bytes), None) => write!(
+                    out,
+                    "; the user is charged {}, RLIMIT_MEMLOCK is not readable",
+                    human(bytes)
+                )?,
+            }
+            writeln!(out)?;
+        }
+        Ok(())
+    }
+}
