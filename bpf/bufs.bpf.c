@@ -246,7 +246,7 @@ int dump_bufs_task(struct bpf_iter__task *it)
 	barrier_var(task);
 	if (reply.status == WALK_NOT_FOUND)
 		walk_registered(true, task);
-	if (reply.status == WALK_NOT_FOUND && task->pid == task->tgid)
+	if (reply.status == WALK_NOT_FOUND && speaks_for_memory(task))
 		walk_mapped(task);
 	return 0;
 }

@@ -115,6 +115,7 @@ struct task_struct {
 	int tgid;
 	struct task_struct *group_leader;
 	struct pid *thread_pid;
+	struct mm_struct *mm;
 	const struct cred *cred;
 	char comm[16];
 	struct io_uring_task *io_uring;

@@ -90,7 +90,8 @@ static __always_inline void sum_compat(struct sum *s)
 
 static __always_inline void describe_buffers(const bool direct, u64 ctx, struct ring_sighting *r)
 {
-	struct sum a = { .ctx = ctx, .page_shift = request.page_shift }, b = a;
+	/* zero: not a constant, which the verifier would count up with us */
+	struct sum a = { .ctx = ctx, .page_shift = request.page_shift, .filled = zero }, b = a;
 
 	if (direct) {
 		sum_direct(&a);
@@ -264,7 +265,7 @@ int find_rings_task(struct bpf_iter__task *it)
 		return 0;
 	barrier_var(task); /* no arithmetic on it before the check */
 	sight_registered(true, task);
-	if (task->pid == task->tgid)
+	if (speaks_for_memory(task))
 		sight_mapped(task);
 	return 0;
 }

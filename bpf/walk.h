@@ -50,6 +50,15 @@ static __always_inline u64 registered_ring(struct task_struct *task, u32 i)
 	return tctx ? pointer_at(false, (u64)&tctx->registered_rings, i) : 0;
 }
 
+/*
+ * True for one task of each process that still has its memory: the leader, or
+ * any task if the leader has ended before the others.
+ */
+static __always_inline bool speaks_for_memory(struct task_struct *task)
+{
+	return task->pid == task->tgid || !BPF_CORE_READ(task, group_leader, mm);
+}
+
 /* Open-coded walk over mappings: only try-locks mmap_lock (6.7 on). */
 struct bpf_iter_task_vma {
 	__u64 opaque[1];

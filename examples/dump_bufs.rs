@@ -31,7 +31,7 @@ fn main() -> ExitCode {
                     continue;
                 }
             };
-            ring.pinned = Some(Pinned::of(&bufs));
+            ring.pinned = Some(Pinned::of(&bufs, bufs.consistency()));
             ring.nr_bufs = u32::try_from(bufs.len()).ok();
             match args.format {
                 Format::Json => print_json(&args, &ring, &bufs, out)?,
@@ -59,7 +59,6 @@ fn print_json(
 ) -> Result<(), Stop> {
     let (pid, fd) = common::named_by(ring, args);
     let mut head = ring_json(ring);
-    head["consistency"] = bufs.consistency().to_string().into();
     head["backend"] = bufs.backend().to_string().into();
     writeln!(out, "{head}")?;
     for buf in shown(args, bufs) {
@@ -150,7 +149,7 @@ fn print_ring(
             "LENGTH",
             "PAGES",
             "SEGMENTS",
-            "SEGMENT",
+            "SEG SIZE",
             "ACCOUNTED",
             "REFS",
             "TAG",

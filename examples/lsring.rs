@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
 use common::{flag_names, human, or_unknown, ring_json, Args, Buffers, Format, Program, Stop};
-use uring_bpf_iter::{Pinned, Queue, Ring, Via};
+use uring_bpf_iter::{Consistency, Pinned, Queue, Ring, Via};
 
 fn main() -> ExitCode {
     let command = Args::command()
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         if args.locked || args.raw {
             for ring in &mut survey.rings {
                 match buffers.read(&args, ring) {
-                    Ok(bufs) => ring.pinned = Some(Pinned::of(&bufs)),
+                    Ok(bufs) => ring.pinned = Some(Pinned::of(&bufs, bufs.consistency())),
                     Err(error) => {
                         ring.pinned = None;
                         program.note_error(&error);
@@ -87,11 +87,18 @@ fn print_table(args: &Args, rings: &[Ring], out: &mut dyn Write) -> Result<(), S
             cq_head,
             cq_tail,
             bufs,
-            or_unknown(ring.pinned.map(|pinned| human(pinned.bytes))),
+            or_unknown(ring.pinned.map(pinned)),
             or_unknown(ring.nr_files),
             flag_names(ring.flags),
         ]);
     }
     writeln!(out, "{}", table.trim_fmt())?;
     Ok(())
+}
+
+fn pinned(pinned: Pinned) -> String {
+    match pinned.consistency {
+        Consistency::Raw => format!("{} raw", human(pinned.bytes)),
+        _ => human(pinned.bytes),
+    }
 }

@@ -4,6 +4,7 @@ use std::os::fd::RawFd;
 
 use bitflags::bitflags;
 
+use crate::iter::Consistency;
 use crate::record::{RegisteredBuf, RegisteredBufs};
 
 bitflags! {
@@ -137,6 +138,8 @@ impl Queue {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pinned {
+    /// How far these numbers belong together.
+    pub consistency: Consistency,
     /// The number of buffers: slots that are not empty.
     pub buffers: u32,
     /// Bytes in pages that the buffers touch. A page under two buffers counts
@@ -149,9 +152,10 @@ pub struct Pinned {
 
 impl Pinned {
     /// What the buffers of a table come to.
-    pub fn of(bufs: &[RegisteredBuf]) -> Self {
+    pub fn of(bufs: &[RegisteredBuf], consistency: Consistency) -> Self {
         let page = rustix::param::page_size() as u64;
         Self {
+            consistency,
             buffers: bufs.filled().count() as u32,
             bytes: bufs.pinned_bytes(),
             accounted: bufs.acct_pages().map(|pages| pages.saturating_mul(page)),

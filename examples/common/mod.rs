@@ -343,6 +343,7 @@ pub(crate) fn ring_json(ring: &Ring) -> Value {
         "acct_bytes": ring.pinned.and_then(|pinned| pinned.accounted),
         "charged_uid": charged_uid,
         "user_locked_bytes": user_locked,
+        "consistency": ring.pinned.map(|pinned| pinned.consistency.to_string()),
     })
 }
 

@@ -8,10 +8,11 @@
 //! first, and an observer that does not come back in time is left behind with
 //! the maps that its program may still write to.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use crate::backend::program::Program;
+use crate::backend::program::Programs;
 use crate::backend::select::NotOpened;
 use crate::backend::task_file::{outcome, owner, page_shift, Maps, Walker};
 use crate::backend::Backend;
@@ -23,12 +24,13 @@ use crate::ring::Via;
 use crate::sys::bpf::{self, Object};
 use crate::sys::observer::{Observer, Outcome};
 
+const PROGRAM: &CStr = c"dump_bufs_locked";
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// What is needed for walks under the lock; made at the first one.
 #[derive(Default)]
 pub(crate) struct Locked {
-    loaded: Option<(Maps, Program)>,
+    loaded: Option<(Maps, Programs)>,
 }
 
 impl Locked {
@@ -71,12 +73,14 @@ impl Locked {
         look: &WalkReply,
         limit: Duration,
     ) -> Result<Result<usize, Contention>> {
-        let (maps, program) = match &mut self.loaded {
+        let (maps, programs) = match &mut self.loaded {
             Some(loaded) => loaded,
             None => self.loaded.insert(load()?),
         };
-        let link = program
-            .link_tracepoint()
+        let link = programs
+            .object
+            .program_fd(PROGRAM)
+            .and_then(bpf::link_tracepoint)
             .map_err(|e| Error::os("attach to the tracepoint io_uring_register", e))?;
         let observer = Observer::new(ring).map_err(|e| Error::os("clone3 of an observer", e))?;
         maps.request.write(WalkRequest {
@@ -132,13 +136,16 @@ impl Locked {
     }
 }
 
-fn load() -> Result<(Maps, Program)> {
-    let program = Program::load_only(|| Object::open(bpf::bufs_object()), c"dump_bufs_locked")
-        .map_err(|e| match e {
+fn load() -> Result<(Maps, Programs)> {
+    let programs = Programs::load_only(|| Object::open(bpf::bufs_object()), &[PROGRAM]).map_err(
+        |e| match e {
             NotOpened::Failed(error) => error,
-            NotOpened::Refused(reason) => unsupported(reason.to_string()),
-        })?;
-    Ok((Maps::of(&program.object)?, program))
+            NotOpened::Refused(reason) => {
+                unsupported(format!("{reason}; it takes Linux 6.13 or later"))
+            }
+        },
+    )?;
+    Ok((Maps::of(&programs.object)?, programs))
 }
 
 fn unsupported(why: String) -> Error {

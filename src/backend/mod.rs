@@ -68,10 +68,8 @@ pub enum Reason {
     MissingBtf,
     /// The kernel has no such iterator target.
     MissingTarget(&'static str),
-    /// The kernel has the target and refused the program.
+    /// The kernel has the target and refused the programs.
     Rejected {
-        /// The program.
-        program: &'static str,
         /// The kernel's answer.
         source: io::Error,
         /// The last lines of the verifier.
@@ -98,13 +96,11 @@ impl fmt::Display for Reason {
             Self::MissingTarget(target) => {
                 write!(f, "this kernel has no BPF iterator target {target}")
             }
-            Self::Rejected {
-                program,
-                source,
-                log,
-            } => {
-                write!(f, "the kernel refused the program {program}: {source}")?;
-                match log.lines().rev().find(|line| !line.trim().is_empty()) {
+            Self::Rejected { source, log } => {
+                write!(f, "the kernel refused the BPF programs: {source}")?;
+                // The last words of the verifier but its statistics.
+                let says = |line: &&str| !line.trim().is_empty() && !line.starts_with("processed ");
+                match log.lines().rev().find(says) {
                     Some(line) => write!(f, " ({line})"),
                     None => Ok(()),
                 }

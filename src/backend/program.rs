@@ -1,4 +1,4 @@
-//! Loads a BPF object with the programs that this kernel takes.
+//! Loads a BPF object with the programs that this kernel takes, and runs them.
 
 use std::ffi::CStr;
 use std::io;
@@ -10,83 +10,68 @@ use crate::backend::Reason;
 use crate::error::{Error, Result};
 use crate::sys::bpf::{self, LoadError, Object};
 
-/// A program, and its twin for kernels before 6.9.
+/// Programs that are loaded together, and what stands for them on kernels
+/// before 6.9.
 #[derive(Clone, Copy)]
-pub(crate) struct Twins {
-    pub(crate) direct: &'static CStr,
-    pub(crate) compat: &'static CStr,
+pub(crate) struct Forms {
+    pub(crate) direct: &'static [&'static CStr],
+    pub(crate) compat: &'static [&'static CStr],
 }
 
 /// Set once a kernel has refused the direct form: it will do so again.
-static COMPAT: AtomicBool = AtomicBool::new(false);
+pub(super) static COMPAT: AtomicBool = AtomicBool::new(false);
 
-/// An object with one program of it, loaded.
-pub(crate) struct Program {
+/// An object with some programs of it, loaded.
+pub(crate) struct Programs {
     pub(crate) object: Object,
-    name: &'static CStr,
+    pub(crate) names: &'static [&'static CStr],
 }
 
-impl Program {
-    /// Loads the direct form of a program; its compat form if the kernel
-    /// refuses that, but not if it refuses the caller.
+impl Programs {
+    /// Loads the direct forms; the compat forms if the kernel refuses these,
+    /// but not if it refuses the caller.
     pub(crate) fn load(
         prepare: impl Fn() -> io::Result<Object>,
-        twins: Twins,
+        forms: Forms,
     ) -> Result<Self, NotOpened> {
         if !COMPAT.load(Ordering::Relaxed) {
-            match Self::load_one(&prepare, twins.direct) {
-                Ok(program) => return Ok(program),
-                Err(error) if is_permission(&error.source) => return Err(refusal(twins, error)),
+            match Self::load_form(&prepare, forms.direct) {
+                Ok(programs) => return Ok(programs),
+                Err(error) if is_permission(&error.source) => return Err(refusal(error)),
                 Err(_) => {}
             }
         }
-        let program = Self::load_one(&prepare, twins.compat).map_err(|e| refusal(twins, e))?;
+        let programs = Self::load_form(&prepare, forms.compat).map_err(refusal)?;
         COMPAT.store(true, Ordering::Relaxed);
-        Ok(program)
+        Ok(programs)
     }
 
-    /// Loads a program that has no compat form.
+    /// Loads programs that have no other form.
     pub(crate) fn load_only(
         prepare: impl Fn() -> io::Result<Object>,
-        name: &'static CStr,
+        names: &'static [&'static CStr],
     ) -> Result<Self, NotOpened> {
-        let twins = Twins {
-            direct: name,
-            compat: name,
-        };
-        Self::load_one(&prepare, name).map_err(|e| refusal(twins, e))
+        Self::load_form(&prepare, names).map_err(refusal)
     }
 
-    fn load_one(
+    fn load_form(
         prepare: &impl Fn() -> io::Result<Object>,
-        name: &'static CStr,
+        names: &'static [&'static CStr],
     ) -> Result<Self, LoadError> {
         let mut object = prepare().map_err(|source| LoadError {
             source,
             log: String::new(),
         })?;
-        object.load(&[name])?;
-        Ok(Self { object, name })
+        object.load(names)?;
+        Ok(Self { object, names })
     }
 
-    /// True for the form that loads through untyped pointers by helper calls.
-    pub(crate) fn is_compat(&self) -> bool {
-        self.name.to_bytes().ends_with(b"_compat")
-    }
-
-    /// A link to the tasks of one process, or to all.
-    pub(crate) fn link(&self, pid: Option<u32>) -> Result<OwnedFd> {
+    /// A link of one of them to the tasks of one process, or to all tasks.
+    pub(crate) fn link(&self, name: &CStr, pid: Option<u32>) -> Result<OwnedFd> {
         self.object
-            .program_fd(self.name)
+            .program_fd(name)
             .and_then(|program| bpf::link_tasks(program, pid))
             .map_err(|e| Error::os("bpf_link_create on a task iterator", e))
-    }
-
-    /// A link to the tracepoint of the program; gone when it is dropped.
-    pub(crate) fn link_tracepoint(&self) -> io::Result<OwnedFd> {
-        self.object
-            .program_fd(self.name)
-            .and_then(bpf::link_tracepoint)
     }
 }
 
@@ -95,7 +80,7 @@ fn is_permission(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EPERM)
 }
 
-fn refusal(twins: Twins, error: LoadError) -> NotOpened {
+fn refusal(error: LoadError) -> NotOpened {
     if is_permission(&error.source) {
         return NotOpened::Refused(Reason::NotPermitted(error.source));
     }
@@ -104,7 +89,6 @@ fn refusal(twins: Twins, error: LoadError) -> NotOpened {
         return NotOpened::Refused(Reason::MissingTarget("task_file"));
     }
     NotOpened::Refused(Reason::Rejected {
-        program: twins.compat.to_str().unwrap_or("?"),
         source: error.source,
         log: error.log,
     })

@@ -12,6 +12,14 @@ pub(crate) struct Place {
     pub(crate) via: Via,
 }
 
+impl Place {
+    /// What has to be looked through to find the ring here.
+    #[cfg(feature = "bpf")]
+    pub(crate) fn kind(&self) -> std::mem::Discriminant<Via> {
+        std::mem::discriminant(&self.via)
+    }
+}
+
 /// A ring, by its inode: a descriptor is no more than a place to look at, and
 /// is not kept open, so that looking never keeps a ring alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +46,7 @@ impl Address {
 
     /// All holders of a ring that was found.
     pub(crate) fn of_ring(ring: &Ring) -> Self {
-        let mut places: Vec<Place> = ring
+        let places = ring
             .holders
             .iter()
             .map(|holder| Place {
@@ -46,8 +54,6 @@ impl Address {
                 via: holder.via,
             })
             .collect();
-        // One look at a process sees all its descriptors.
-        places.dedup_by_key(|place| (place.pid, std::mem::discriminant(&place.via)));
         Self {
             inode: ring.inode,
             places,

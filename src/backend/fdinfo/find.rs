@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::fs::MetadataExt;
 
-use crate::backend::fdinfo::reader::prints_under_lock;
+use crate::backend::fdinfo::reader::{list_consistency, prints_under_lock};
 use crate::backend::fdinfo::text::{parse, RingText, Text};
 use crate::error::{Error, Result};
 use crate::find::Sighting;
@@ -133,7 +133,10 @@ fn describe(sighting: &mut Sighting, ring: &RingText) {
     });
     sighting.nr_bufs = Some(ring.nr_bufs);
     sighting.nr_files = Some(ring.nr_files);
-    sighting.pinned = ring.bufs.as_deref().map(Pinned::of);
+    sighting.pinned = ring
+        .bufs
+        .as_deref()
+        .map(|bufs| Pinned::of(bufs, list_consistency(bufs)));
 }
 
 /// The inodes of the rings in a /proc/PID/maps.

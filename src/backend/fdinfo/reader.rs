@@ -80,14 +80,8 @@ impl Reader {
         let Some(bufs) = ring.bufs else {
             return Ok(Err(Contention::LockHeldUnseen));
         };
-        // Up to 6.12 the title is printed without the lock, and 0 may mean
-        // that the table is just being taken down.
-        let consistency = match bufs.is_empty() && !prints_under_lock() {
-            true => Consistency::Raw,
-            false => Consistency::Locked,
-        };
         self.records = bufs;
-        Ok(Ok(consistency))
+        Ok(Ok(list_consistency(&self.records)))
     }
 
     /// The number may have gone to another file. (The inode is printed since
@@ -101,6 +95,15 @@ impl Reader {
 
     pub(crate) fn records(&self) -> &[RegisteredBuf] {
         &self.records
+    }
+}
+
+/// A list is printed under the lock. But up to 6.12 its title is not, and a
+/// size of 0 may mean that the table is just being taken down.
+pub(crate) fn list_consistency(bufs: &[RegisteredBuf]) -> Consistency {
+    match bufs.is_empty() && !prints_under_lock() {
+        true => Consistency::Raw,
+        false => Consistency::Locked,
     }
 }
 

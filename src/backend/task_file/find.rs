@@ -1,126 +1,103 @@
 //! Sees the ways in which tasks hold rings.
 
-use crate::backend::program::{self, Program, Twins};
+use crate::backend::program::{self, Forms, Programs};
 use crate::backend::select::{check_bpf, NotOpened};
 use crate::backend::task_file::page_shift;
 use crate::error::{Error, Result};
 use crate::find::Sighting;
+use crate::iter::Consistency;
 use crate::record::wire;
 use crate::ring::{Charged, Holder, Pinned, Queue, SetupFlags, SqPoll, Unseen, Via};
 use crate::sys::bpf::{self, Object};
 use crate::sys::shared::Shared;
 
-const FIND_FILE: Twins = Twins {
-    direct: c"find_rings_file",
-    compat: c"find_rings_file_compat",
-};
-const FIND_TASK: Twins = Twins {
-    direct: c"find_rings_task",
-    compat: c"find_rings_task_compat",
-};
-const FIND_MAPPED: Twins = Twins {
-    direct: c"find_rings_task",
-    compat: c"find_rings_vma_compat",
+const FIND: Forms = Forms {
+    direct: &[c"find_rings_file", c"find_rings_task"],
+    compat: &[
+        c"find_rings_file_compat",
+        c"find_rings_task_compat",
+        c"find_rings_vma_compat",
+    ],
 };
 
 /// Sees the ways in which tasks hold rings.
 pub(crate) struct Finder {
-    by_file: FindProgram,
-    by_task: FindProgram,
-    /// Only for kernels on which `by_task` does not see mappings.
-    by_mapping: Option<FindProgram>,
-}
-
-struct FindProgram {
-    twins: Twins,
     request: Shared<wire::FindRequest>,
     reply: Shared<wire::FindReply>,
     sightings: Shared<wire::RingSighting>,
     capacity: usize,
-    program: Program,
+    programs: Programs,
 }
 
 impl Finder {
     pub(crate) fn open() -> Result<Self, NotOpened> {
         check_bpf().map_err(NotOpened::Refused)?;
-        let by_file = FindProgram::load(FIND_FILE, 1024)?;
-        let by_task = FindProgram::load(FIND_TASK, 1024)?;
-        let by_mapping = match by_task.program.is_compat() {
-            true => Some(FindProgram::load(FIND_MAPPED, 1024)?),
-            false => None,
-        };
-        Ok(Self {
-            by_file,
-            by_task,
-            by_mapping,
-        })
+        Self::with_capacity(1024)
     }
 
-    /// All sightings, in all processes or in one.
-    pub(crate) fn sightings(&mut self, pid: Option<u32>) -> Result<(Vec<Sighting>, Vec<Unseen>)> {
-        let mut all = self.by_file.run(pid)?;
-        all.extend(self.by_task.run(pid)?);
-        if let Some(by_mapping) = &mut self.by_mapping {
-            all.extend(by_mapping.run(pid)?);
-        }
-        decode(&all)
-    }
-}
-
-impl FindProgram {
-    fn load(twins: Twins, capacity: usize) -> Result<Self, NotOpened> {
+    fn with_capacity(capacity: usize) -> Result<Self, NotOpened> {
         let entries = u32::try_from(capacity).unwrap_or(u32::MAX);
-        let program = Program::load(
+        let programs = Programs::load(
             || {
                 let mut object = Object::open(bpf::rings_object())?;
                 object.set_max_entries(c"sightings", entries)?;
                 Ok(object)
             },
-            twins,
+            FIND,
         )?;
         let fail = |e| Error::os("mmap of a BPF map", e);
-        let fd = |name| program.object.map_fd(name).map_err(fail);
+        let fd = |name| programs.object.map_fd(name).map_err(fail);
         Ok(Self {
-            twins,
             request: Shared::map(fd(c".bss.request")?, 1).map_err(fail)?,
             reply: Shared::map(fd(c".bss.reply")?, 1).map_err(fail)?,
             sightings: Shared::map(fd(c"sightings")?, capacity).map_err(fail)?,
             capacity,
-            program,
+            programs,
         })
     }
 
-    /// Runs once; comes back with more room as often as there were more
-    /// sightings than room.
-    fn run(&mut self, pid: Option<u32>) -> Result<Vec<wire::RingSighting>> {
+    /// All sightings, in all processes or in one. Comes back with more room
+    /// as often as there were more of them than room.
+    pub(crate) fn sightings(&mut self, pid: Option<u32>) -> Result<(Vec<Sighting>, Vec<Unseen>)> {
         loop {
-            self.request.write(wire::FindRequest {
-                page_shift: page_shift(),
-                pad: [0; 7],
-            });
-            self.reply.write(wire::FindReply::default());
-            let link = self.program.link(pid)?;
-            program::run(&link)?;
-            let nr = usize::try_from(self.reply.read().nr).unwrap_or(usize::MAX);
+            let nr = self.run(pid)?;
             if let Some(sightings) = self.sightings.get(nr) {
-                return Ok(sightings.to_vec());
+                return decode(sightings);
             }
-            // Twice what was needed: the next look may see more.
-            let capacity = nr.saturating_mul(2).next_power_of_two();
-            if u32::try_from(capacity).is_err() || capacity <= self.capacity {
-                return Err(Error::malformed(
-                    "the search for rings",
-                    format!("{nr} sightings"),
-                ));
-            }
-            *self = Self::load(self.twins, capacity).map_err(|e| match e {
-                NotOpened::Failed(error) => error,
-                NotOpened::Refused(reason) => Error::os(
-                    format!("make room for {nr} sightings of rings: {reason}"),
-                    std::io::ErrorKind::OutOfMemory,
-                ),
-            })?;
+            self.grow(nr)?;
         }
+    }
+
+    /// Runs all programs, one after the other into the same map: the number of
+    /// sightings.
+    fn run(&mut self, pid: Option<u32>) -> Result<usize> {
+        self.request.write(wire::FindRequest {
+            page_shift: page_shift(),
+            pad: [0; 7],
+        });
+        self.reply.write(wire::FindReply::default());
+        for name in self.programs.names {
+            let link = self.programs.link(name, pid)?;
+            program::run(&link)?;
+        }
+        Ok(usize::try_from(self.reply.read().nr).unwrap_or(usize::MAX))
+    }
+
+    /// Room for twice as many: the next look may see more.
+    fn grow(&mut self, nr: usize) -> Result<()> {
+        let capacity = nr.saturating_mul(2);
+        if u32::try_from(capacity).is_err() || capacity <= self.capacity {
+            let what = format!("{nr} sightings");
+            return Err(Error::malformed("the search for rings", what));
+        }
+        *self = Self::with_capacity(capacity).map_err(|e| match e {
+            NotOpened::Failed(error) => error,
+            NotOpened::Refused(reason) => Error::os(
+                format!("make room for {nr} sightings of rings: {reason}"),
+                std::io::ErrorKind::OutOfMemory,
+            ),
+        })?;
+        Ok(())
     }
 }
 
@@ -185,6 +162,7 @@ fn decode_one(row: &wire::RingSighting, via: Via) -> Sighting {
         nr_bufs: (row.nr_bufs != u32::MAX).then_some(row.nr_bufs),
         nr_files: (row.nr_files != u32::MAX).then_some(row.nr_files),
         pinned: has(wire::RING_SUM_VERIFIED).then(|| Pinned {
+            consistency: Consistency::Verified,
             buffers: row.nr_filled,
             bytes: bytes(row.pages),
             accounted: has(wire::RING_ACCT_KNOWN).then(|| bytes(row.acct_pages)),

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use crate::backend::program::{self, Program, Twins};
+use crate::backend::program::{self, Forms, Programs};
 use crate::backend::select::{check_bpf, NotOpened};
 use crate::backend::task_file::page_shift;
 use crate::error::{Contention, Error, LockOwner, Result};
@@ -13,18 +13,19 @@ use crate::ring::Via;
 use crate::sys::bpf::{self, Object};
 use crate::sys::shared::Shared;
 
-const DUMP_FILE: Twins = Twins {
-    direct: c"dump_bufs_file",
-    compat: c"dump_bufs_file_compat",
+const BY_FILE: Forms = Forms {
+    direct: &[c"dump_bufs_file"],
+    compat: &[c"dump_bufs_file_compat"],
 };
-const DUMP_TASK: Twins = Twins {
-    direct: c"dump_bufs_task",
-    compat: c"dump_bufs_task_compat",
+const BY_TASK: Forms = Forms {
+    direct: &[c"dump_bufs_task"],
+    compat: &[c"dump_bufs_task_compat"],
 };
-const DUMP_MAPPED: Twins = Twins {
-    direct: c"dump_bufs_task",
-    compat: c"dump_bufs_vma_compat",
+const BY_MAPPING: Forms = Forms {
+    direct: &[c"dump_bufs_task"],
+    compat: &[c"dump_bufs_vma_compat"],
 };
+
 /// The maps of `bpf/bufs.bpf.c`.
 pub(crate) struct Maps {
     pub(crate) request: Shared<WalkRequest>,
@@ -65,54 +66,41 @@ pub(crate) struct Walker {
     at: usize,
     link: OwnedFd,
     maps: Maps,
-    program: Program,
+    programs: Programs,
 }
 
 impl Walker {
     pub(crate) fn open(address: Address) -> Result<Self, NotOpened> {
         check_bpf().map_err(NotOpened::Refused)?;
-        let (program, link) = Self::link(&address, 0)?;
+        let (programs, link) = load(address.places[0])?;
         Ok(Self {
-            maps: Maps::of(&program.object)?,
+            maps: Maps::of(&programs.object)?,
             address,
             at: 0,
             link,
-            program,
+            programs,
         })
     }
 
-    fn link(address: &Address, at: usize) -> Result<(Program, OwnedFd), NotOpened> {
-        let place = address.places[at];
-        let twins = match place.via {
-            Via::Descriptor(_) => DUMP_FILE,
-            Via::Registered(_) => DUMP_TASK,
-            Via::Mapping => DUMP_MAPPED,
-        };
-        let program = Program::load(|| Object::open(bpf::bufs_object()), twins)?;
-        let link = program.link(Some(place.pid))?;
-        Ok((program, link))
-    }
-
-    /// Another ring; the program stays loaded if it fits.
+    /// Another ring; what is loaded stays loaded if it serves.
     pub(crate) fn attach(&mut self, address: Address) -> Result<(), NotOpened> {
-        let same = |a: Place, b: Place| {
-            matches!(
-                (a.via, b.via),
-                (Via::Descriptor(_), Via::Descriptor(_))
-                    | (Via::Registered(_), Via::Registered(_))
-                    | (Via::Mapping, Via::Mapping)
-            )
-        };
-        if same(address.places[0], self.address.places[self.at]) {
-            self.link = self.program.link(Some(address.places[0].pid))?;
-        } else {
-            let (program, link) = Self::link(&address, 0)?;
-            self.maps = Maps::of(&program.object)?;
-            self.link = link;
-            self.program = program;
-        }
+        self.go_to(address.places[0])?;
         self.address = address;
         self.at = 0;
+        Ok(())
+    }
+
+    fn go_to(&mut self, place: Place) -> Result<(), NotOpened> {
+        if place.kind() == self.address.places[self.at].kind() {
+            self.link = self
+                .programs
+                .link(self.programs.names[0], Some(place.pid))?;
+        } else {
+            let (programs, link) = load(place)?;
+            self.maps = Maps::of(&programs.object)?;
+            self.link = link;
+            self.programs = programs;
+        }
         Ok(())
     }
 
@@ -127,18 +115,18 @@ impl Walker {
             if reply.status() != Some(Status::NotFound) {
                 return outcome(&self.address, &reply);
             }
-            // This holder let go of it; another may still have it.
-            if self.at + 1 == self.address.places.len() {
-                return Err(self.address.gone());
-            }
-            let (program, link) = Self::link(&self.address, self.at + 1).map_err(|e| match e {
+            // This holder let go of it; another may still have it. One look
+            // at a process sees all that it has of a kind.
+            let here = self.address.places[self.at];
+            let same = |place: &Place| place.pid == here.pid && place.kind() == here.kind();
+            let next = (self.at + 1..self.address.places.len())
+                .find(|&at| !same(&self.address.places[at]))
+                .ok_or_else(|| self.address.gone())?;
+            self.go_to(self.address.places[next]).map_err(|e| match e {
                 NotOpened::Failed(error) => error,
                 NotOpened::Refused(_) => self.address.gone(),
             })?;
-            self.maps = Maps::of(&program.object)?;
-            self.link = link;
-            self.program = program;
-            self.at += 1;
+            self.at = next;
         }
     }
 
@@ -166,6 +154,17 @@ impl Walker {
     pub(crate) fn records(&self, nr: usize) -> Result<&[RegisteredBuf]> {
         self.maps.records(nr)
     }
+}
+
+fn load(place: Place) -> Result<(Programs, OwnedFd), NotOpened> {
+    let forms = match place.via {
+        Via::Descriptor(_) => BY_FILE,
+        Via::Registered(_) => BY_TASK,
+        Via::Mapping => BY_MAPPING,
+    };
+    let programs = Programs::load(|| Object::open(bpf::bufs_object()), forms)?;
+    let link = programs.link(programs.names[0], Some(place.pid))?;
+    Ok((programs, link))
 }
 
 /// What a reply says about the walk.
