@@ -40,6 +40,13 @@ static __always_inline u64 pointer_at(const bool direct, u64 array, u64 i)
 	return p;
 }
 
+/* The i-th number of an array of u64 in kernel memory. */
+static __always_inline u64 number_at(const bool direct, u64 array, u64 i)
+{
+	/* struct io_mapped_ubuf: a kernel type that begins with a u64. */
+	return LOAD(direct, struct io_mapped_ubuf, array + i * sizeof(u64), ubuf);
+}
+
 /* A file of io_uring: by name and by the file system that no one can mount. */
 static __always_inline bool is_ring(const bool direct, u64 file)
 {
@@ -191,7 +198,7 @@ static __always_inline bool load_slot(const bool direct, const struct table *t, 
 		u64 shift = page_shift - 3;
 		u64 page = pointer_at(direct, t->tags, i >> shift);
 
-		r->tag = pointer_at(direct, page, i & ((1ULL << shift) - 1));
+		r->tag = number_at(direct, page, i & ((1ULL << shift) - 1));
 	}
 	r->addr = LOAD(direct, struct io_mapped_ubuf, imu, ubuf);
 	if (r->addr == ~0ULL) { /* dummy_ubuf, io_uring/rsrc.c, up to 6.12 */

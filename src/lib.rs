@@ -55,6 +55,7 @@ mod backend;
 mod error;
 mod find;
 mod iter;
+mod kernel;
 mod pidfd;
 mod record;
 mod ring;

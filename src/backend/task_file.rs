@@ -61,6 +61,8 @@ mod tests {
         let address = Address::of_fd(ring.as_fd()).unwrap();
 
         let direct = look(&address);
+        let fell_back = COMPAT.load(Ordering::Relaxed);
+        assert_eq!(fell_back, !crate::kernel::at_least(6, 9));
         COMPAT.store(true, Ordering::Relaxed);
         let compat = look(&address);
         COMPAT.store(false, Ordering::Relaxed);

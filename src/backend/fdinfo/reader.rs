@@ -110,9 +110,5 @@ pub(crate) fn list_consistency(bufs: &[RegisteredBuf]) -> Consistency {
 /// True if this kernel prints nothing of a ring whose lock is taken: seen from
 /// 6.18 on.
 pub(crate) fn prints_under_lock() -> bool {
-    let name = rustix::system::uname();
-    let release = name.release().to_string_lossy();
-    let mut parts = release.split(|c: char| !c.is_ascii_digit());
-    let mut number = || parts.next().and_then(|part| part.parse::<u32>().ok());
-    (number(), number()) >= (Some(6), Some(18))
+    crate::kernel::at_least(6, 18)
 }
