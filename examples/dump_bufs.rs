@@ -115,7 +115,7 @@ fn print_ring(
         out,
         "ring {}: {}[{pid}] {held}, uid {}{}, SQ {}, CQ {}, {}{}",
         ring.inode,
-        holder.name,
+        common::printable(&holder.name),
         holder.uid,
         others(ring),
         or_unknown(ring.sq.map(|q| q.entries)),

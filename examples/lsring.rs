@@ -76,7 +76,7 @@ fn print_table(args: &Args, rings: &[Ring], out: &mut dyn Write) -> Result<(), S
         table.add_row([
             ring.inode.to_string(),
             pid.to_string(),
-            holder.name.clone(),
+            common::printable(&holder.name),
             held,
             ring.holders.len().to_string(),
             holder.uid.to_string(),

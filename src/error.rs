@@ -40,7 +40,7 @@ pub enum Error {
     },
 
     /// The descriptor is no io_uring (EOPNOTSUPP).
-    #[error("descriptor {fd} of process {pid} is no io_uring: it is {what}")]
+    #[error("descriptor {fd} of process {pid} is no io_uring: it is {}", .what.escape_debug())]
     NotARing {
         /// The process, in the caller's pid namespace.
         pid: u32,
@@ -195,7 +195,7 @@ impl fmt::Display for LockOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.pid, self.tid) {
             (Some(pid), Some(tid)) => {
-                write!(f, "thread {tid} of process {pid} ({})", self.name)?;
+                write!(f, "thread {tid} of process {pid} ({})", self.name.escape_debug())?;
                 if self.sleeps {
                     write!(f, ", which sleeps (`cat /proc/{pid}/task/{tid}/stack`),")?;
                 }
@@ -260,7 +260,7 @@ impl Retry {
                 Err(why) => why,
             };
             let elapsed = start.elapsed();
-            if attempts >= self.attempts || elapsed + pause > self.deadline {
+            if attempts >= self.attempts || elapsed.saturating_add(pause) > self.deadline {
                 return Err(Error::Contended {
                     ring,
                     why,
@@ -269,7 +269,7 @@ impl Retry {
                 });
             }
             std::thread::sleep(pause);
-            pause = (pause * 2).min(self.longest_pause);
+            pause = pause.saturating_mul(2).min(self.longest_pause);
         }
     }
 }

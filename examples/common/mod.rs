@@ -246,6 +246,16 @@ pub(crate) fn named_by(ring: &Ring, args: &Args) -> (u32, Option<i32>) {
     (holder.pid, holder.fd())
 }
 
+/// A name that anybody may have chosen, without what a terminal would obey.
+pub(crate) fn printable(name: &str) -> String {
+    name.chars()
+        .flat_map(|c| match c.is_control() {
+            true => c.escape_default().collect::<Vec<_>>(),
+            false => vec![c],
+        })
+        .collect()
+}
+
 /// Bytes in units that a person reads.
 pub(crate) fn human(bytes: u64) -> String {
     humansize::format_size(bytes, humansize::BINARY)

@@ -194,8 +194,8 @@ impl UringBufIter {
         &self.selection
     }
 
-    /// Reads the whole table: [`Consistency::Verified`] with TaskFile,
-    /// [`Consistency::Locked`] with fdinfo. Takes no lock that it would have
+    /// Reads the whole table: [`Consistency::Verified`](crate::Consistency::Verified) with TaskFile,
+    /// [`Consistency::Locked`](crate::Consistency::Locked) with fdinfo. Takes no lock that it would have
     /// to wait for, and tries again within the bounds of [`Retry`] while the
     /// ring is busy.
     ///
@@ -263,7 +263,7 @@ impl UringBufIter {
 
     /// Looks at the table once, without lock or proof: what is there when
     /// nothing better can be had, say because the owner of `uring_lock` is
-    /// stuck. Labelled [`Consistency::Raw`]. With fdinfo it is the same as
+    /// stuck. Labelled [`Consistency::Raw`](crate::Consistency::Raw). With fdinfo it is the same as
     /// [`UringBufIter::snapshot`]: the kernel prints no list without the lock.
     ///
     /// # Errors
