@@ -209,7 +209,11 @@ struct Totals {
 struct User {
     rings: usize,
     pinned: u64,
+    /// All that the kernel charges to the user; `None` if no ring told.
     charged: Option<u64>,
+    /// True if all rings that tell are exempt.
+    exempt: bool,
+    /// The soft limit of the first holder, `Some(None)` for unlimited.
     limit: Option<Option<u64>>,
 }
 
@@ -223,36 +227,32 @@ impl Totals {
         let user = self.users.entry(uid).or_default();
         user.rings += 1;
         user.pinned += ring.pinned.map_or(0, |pinned| pinned.bytes);
-        if let Some(Charged::User { locked_bytes, .. }) = ring.charged {
-            user.charged = Some(locked_bytes);
-            user.limit = user.limit.or_else(|| common::memlock_limit(owner.pid));
+        user.limit = user.limit.or_else(|| common::memlock_limit(owner.pid));
+        match ring.charged {
+            Some(Charged::User { locked_bytes, .. }) => user.charged = Some(locked_bytes),
+            Some(_) => user.exempt = true,
+            None => {}
         }
     }
 
     fn print(&self, out: &mut dyn Write) -> Result<(), Stop> {
         for (uid, user) in &self.users {
-            let rings = common::count(user.rings, "ring");
-            write!(out, "uid {uid}: {rings}, {} pinned", human(user.pinned))?;
-            match (user.charged, user.limit) {
-                (None, _) => write!(out, "; not charged to RLIMIT_MEMLOCK (CAP_IPC_LOCK)")?,
-                (Some(bytes), Some(Some(limit))) => write!(
-                    out,
-                    "; the user is charged {} of {} RLIMIT_MEMLOCK",
-                    human(bytes),
-                    human(limit)
-                )?,
-                (Some(bytes), Some(None)) => write!(
-                    out,
-                    "; the user is charged {}, RLIMIT_MEMLOCK is unlimited",
-                    human(bytes)
-                )?,
-                (Some(bytes), None) => write!(
-                    out,
-                    "; the user is charged {}, RLIMIT_MEMLOCK is not readable",
-                    human(bytes)
-                )?,
-            }
-            writeln!(out)?;
+            let limit = match user.limit {
+                Some(Some(limit)) => format!("RLIMIT_MEMLOCK {}", human(limit)),
+                Some(None) => "RLIMIT_MEMLOCK unlimited".into(),
+                None => "RLIMIT_MEMLOCK not readable".into(),
+            };
+            let charged = match (user.charged, user.exempt) {
+                (Some(bytes), _) => format!("{} charged to the user, {limit}", human(bytes)),
+                (None, true) => "not charged to RLIMIT_MEMLOCK (CAP_IPC_LOCK)".into(),
+                (None, false) => format!("charge unknown to this backend, {limit}"),
+            };
+            writeln!(
+                out,
+                "uid {uid}: {}, {} pinned; {charged}",
+                common::count(user.rings, "ring"),
+                human(user.pinned),
+            )?;
         }
         Ok(())
     }
