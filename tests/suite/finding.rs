@@ -1,0 +1,252 @@
+//! Rings of many processes: each found once, and described right.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use uring_bpf_iter::{Backend, Charged, Consistency, Ring, RingFinder, Via};
+use uring_testkit::{page_size, Workload};
+
+use super::oracle::{by_inode, finder, kernel, pinned_bytes, rings_of, vm_pin_bytes};
+use super::run::{idle_process, workload, NOBODY};
+use super::{done, Outcome};
+
+trials![
+    many_rings_in_many_processes,
+    one_process_and_one_descriptor,
+    more_rings_than_the_first_room,
+    no_ring_at_all,
+    root_is_exempt,
+    another_user_is_charged,
+    a_user_who_dropped_rights_later,
+    both_backends_agree,
+];
+
+const BACKENDS: [Backend; 2] = [Backend::TaskFile, Backend::Fdinfo];
+
+/// A ring against the report of the process that made it.
+#[track_caller]
+fn assert_ring(ring: &Ring, load: &Workload, at: usize, backend: Backend) {
+    let report = &load.report().rings[at];
+    let context = format!("{backend}: {ring:?}\n{report:?}");
+    let [holder] = &ring.holders[..] else {
+        panic!("one holder is right: {context}");
+    };
+    assert_eq!(holder.pid, load.pid(), "{context}");
+    assert_eq!(holder.tid, load.pid(), "{context}");
+    assert_eq!(holder.fd(), report.fd, "{context}");
+    assert_eq!(holder.uid, 0, "{context}");
+    assert_eq!(holder.name, "workload", "{context}");
+    assert_eq!(Some(ring.inode), report.inode, "{context}");
+    assert_eq!(
+        ring.sq.map(|q| q.entries),
+        Some(report.sq_entries),
+        "{context}"
+    );
+    assert_eq!(
+        ring.cq.map(|q| q.entries),
+        Some(report.cq_entries),
+        "{context}"
+    );
+    assert_eq!(ring.sq.map(|q| q.pending()), Some(0), "{context}");
+    assert_eq!(ring.nr_bufs, Some(report.bufs.len() as u32), "{context}");
+    assert_eq!(ring.nr_files, Some(report.nr_files as u32), "{context}");
+    let pinned = ring.pinned.expect("nobody changes it");
+    let label = match backend {
+        Backend::TaskFile => Consistency::Verified,
+        _ => Consistency::Locked,
+    };
+    assert_eq!(pinned.consistency, label, "{context}");
+    let expected = report.expected();
+    assert_eq!(
+        pinned.buffers as usize,
+        expected.iter().flatten().count(),
+        "{context}"
+    );
+    assert_eq!(pinned.bytes, pinned_bytes(&expected), "{context}");
+    if backend == Backend::TaskFile {
+        assert_eq!(
+            ring.flags.map(|f| f.bits()),
+            Some(report.flags),
+            "{context}"
+        );
+        assert_eq!(ring.creator_uid, Some(0), "{context}");
+        if kernel() < (6, 19) {
+            assert_eq!(pinned.accounted, Some(pinned.bytes), "{context}");
+        }
+    } else {
+        assert_eq!(ring.flags, None, "{context}");
+        assert_eq!(ring.charged, None, "{context}");
+        // Nothing is accounted for no buffer; else it is not known.
+        assert_eq!(
+            pinned.accounted,
+            (pinned.buffers == 0).then_some(0),
+            "{context}"
+        );
+    }
+}
+
+fn many_rings_in_many_processes() -> Outcome {
+    let loads: Vec<Workload> = (0..8)
+        .map(|i| {
+            let setup = ["plain", "defer-taskrun", "disabled", "cqe32"][i % 4];
+            workload(&format!(
+                "--rings 25 --setup {setup} --bufs {i} --len {} --offset {} --files {i}",
+                1 + 1500 * i,
+                9 * i
+            ))
+        })
+        .collect();
+    for backend in BACKENDS {
+        let mut finder = finder(backend);
+        let survey = finder.find_all()?;
+        for load in &loads {
+            for (at, report) in load.report().rings.iter().enumerate() {
+                let ring = by_inode(&survey.rings, report.inode.expect("an inode"));
+                assert_ring(ring, load, at, backend);
+            }
+            // Nothing that the process does not have.
+            let held = survey
+                .rings
+                .iter()
+                .filter(|r| r.holder(load.pid(), None).is_some());
+            assert_eq!(held.count(), 25, "{backend}");
+        }
+        let inodes: BTreeSet<u64> = survey.rings.iter().map(|ring| ring.inode).collect();
+        assert_eq!(inodes.len(), survey.rings.len(), "each ring once");
+        assert!(survey.rings.is_sorted_by_key(|ring| ring.owner().pid));
+    }
+    done()
+}
+
+fn one_process_and_one_descriptor() -> Outcome {
+    let load = workload("--rings 4 --bufs 2 --len 10000 --files 3");
+    for backend in BACKENDS {
+        let mut finder = finder(backend);
+        let survey = finder.find_in(load.pid())?;
+        assert_eq!(survey.rings.len(), 4);
+        assert_eq!(survey.unseen, []);
+        for (at, report) in load.report().rings.iter().enumerate() {
+            let fd = report.fd.expect("a descriptor");
+            assert_ring(
+                by_inode(&survey.rings, report.inode.unwrap()),
+                &load,
+                at,
+                backend,
+            );
+            assert_ring(&finder.find_fd(load.pid(), fd)?, &load, at, backend);
+        }
+    }
+    done()
+}
+
+/// The search begins with room for 1,024 sightings.
+fn more_rings_than_the_first_room() -> Outcome {
+    const RINGS: usize = 1500;
+    let load = workload(&format!("--rings {RINGS} --bufs 1"));
+    let made: BTreeMap<u64, usize> = load
+        .report()
+        .rings
+        .iter()
+        .enumerate()
+        .map(|(at, ring)| (ring.inode.expect("an inode"), at))
+        .collect();
+    assert_eq!(made.len(), RINGS);
+    for backend in BACKENDS {
+        let mut finder = finder(backend);
+        // The second search has the room from the start.
+        for _ in 0..2 {
+            let rings = finder.find_in(load.pid())?.rings;
+            assert_eq!(rings.len(), RINGS, "{backend}");
+            for ring in &rings {
+                let at = made.get(&ring.inode).expect("a ring that was made");
+                assert_ring(ring, &load, *at, backend);
+            }
+        }
+    }
+    done()
+}
+
+fn no_ring_at_all() -> Outcome {
+    let idle = idle_process();
+    for backend in BACKENDS {
+        let survey = finder(backend).find_in(idle.0.id())?;
+        assert_eq!((survey.rings, survey.unseen), (vec![], vec![]));
+    }
+    done()
+}
+
+fn root_is_exempt() -> Outcome {
+    let load = workload("--rings 1 --bufs 10");
+    let ring = rings_of(Backend::TaskFile, load.pid()).remove(0);
+    assert_eq!(ring.charged, Some(Charged::Exempt));
+    assert_eq!(ring.pinned.expect("quiet").bytes, 10 * page_size() as u64);
+    done()
+}
+
+fn another_user_is_charged() -> Outcome {
+    let load = workload(&format!("--rings 2 --bufs 30 --len 8192 --uid {NOBODY}"));
+    let rings = rings_of(Backend::TaskFile, load.pid());
+    assert_eq!(rings.len(), 2);
+    let both = 2 * 30 * 8192;
+    for ring in &rings {
+        assert_eq!(ring.creator_uid, Some(NOBODY));
+        assert_eq!(ring.owner().uid, NOBODY);
+        let pinned = ring.pinned.expect("quiet");
+        assert_eq!(pinned.bytes, 30 * 8192);
+        let Some(Charged::User { uid, locked_bytes }) = ring.charged else {
+            panic!("{ring:?}");
+        };
+        assert_eq!(uid, NOBODY);
+        // All rings of the user, in other processes too.
+        assert!(locked_bytes >= both, "{locked_bytes}");
+        assert!(vm_pin_bytes(load.pid()) >= both);
+    }
+    done()
+}
+
+fn a_user_who_dropped_rights_later() -> Outcome {
+    let load = workload(&format!(
+        "--rings 1 --bufs 3 --uid {NOBODY} --uid-when after"
+    ));
+    for backend in BACKENDS {
+        let ring = rings_of(backend, load.pid()).remove(0);
+        if backend == Backend::TaskFile {
+            assert_eq!(ring.creator_uid, Some(0), "root made it");
+            assert_eq!(ring.charged, Some(Charged::Exempt));
+            assert_eq!(ring.owner().uid, NOBODY);
+        }
+        assert_eq!(
+            ring.owner().via,
+            Via::Descriptor(load.report().rings[0].fd.unwrap())
+        );
+    }
+    done()
+}
+
+/// On the demo's rings, which differ in every way.
+fn both_backends_agree() -> Outcome {
+    let load = workload("--preset demo");
+    let [ours, theirs] = BACKENDS.map(|backend| rings_of(backend, load.pid()));
+    assert_eq!(ours.len(), load.report().rings.len());
+    assert_eq!(theirs.len(), ours.len());
+    let auto = RingFinder::new()?;
+    assert_eq!(auto.selection().backend, Backend::TaskFile);
+    for ring in &ours {
+        let other = by_inode(&theirs, ring.inode);
+        let vias = |ring: &Ring| {
+            ring.holders
+                .iter()
+                .map(|h| (h.pid, h.via))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(vias(ring), vias(other));
+        assert_eq!((ring.sq, ring.cq), (other.sq, other.cq));
+        assert_eq!(
+            (ring.nr_bufs, ring.nr_files),
+            (other.nr_bufs, other.nr_files)
+        );
+        let bytes = |ring: &Ring| ring.pinned.map(|p| (p.buffers, p.bytes));
+        assert_eq!(bytes(ring), bytes(other));
+        assert!(bytes(ring).is_some());
+    }
+    done()
+}

@@ -1,0 +1,52 @@
+//! What this program does when it is started by one of its own trials, in a
+//! namespace or as a user that a trial cannot be in.
+
+use std::process::ExitCode;
+
+/// The variable that names what is to be done instead of trials.
+pub(crate) const MODE: &str = "URING_SUITE_INNER";
+
+/// What a trial tells the inner run.
+pub(crate) const FOREIGN: &str = "URING_SUITE_FOREIGN";
+
+/// Printed at the end, so that no early exit is taken for success.
+pub(crate) const DONE: &str = "inner: all checks done";
+
+/// The mode that this process was started in.
+pub(crate) fn mode() -> Option<String> {
+    std::env::var(MODE).ok()
+}
+
+/// Panics, and so fails, if a check does.
+pub(crate) fn run(mode: &str) -> ExitCode {
+    // What it starts are ordinary programs.
+    match mode {
+        "namespace" => super::namespaces::inside(),
+        "huge-pages" => super::memory::inside_huge_pages(),
+        "unprivileged" => super::unprivileged::inside(),
+        other => panic!("no mode {other}"),
+    }
+    println!("{DONE}");
+    ExitCode::SUCCESS
+}
+
+/// The numbers that the trial has passed on.
+pub(crate) fn foreign() -> Vec<u64> {
+    let text = std::env::var(FOREIGN).expect("set by the trial");
+    text.split(' ')
+        .map(|n| n.parse().expect("a number"))
+        .collect()
+}
+
+/// Runs a mode and wants it to come to its end.
+#[track_caller]
+pub(crate) fn expect_done(command: &mut std::process::Command) {
+    let output = super::run::output(command);
+    assert!(
+        output.status.success() && output.stdout.contains(DONE),
+        "{}\n{}\n{}",
+        output.status,
+        output.stdout,
+        output.stderr
+    );
+}

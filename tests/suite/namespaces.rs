@@ -1,0 +1,188 @@
+//! Pid namespaces: from above a ring has the numbers of above; from inside
+//! only the namespace's own rings are there, with its own numbers.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use uring_bpf_iter::{Backend, Contention, Error, RingFinder, Via};
+use uring_testkit::{BufSpec, LockHolder, Report, RingBuilder, Workload};
+
+use super::oracle::{
+    assert_reads, assert_ring, attach, by_inode, children_of, finder, rings_of, status, Way,
+};
+use super::run::{again, example, in_pid_namespace, output, workload, Killed};
+use super::skipped::skip;
+use super::{done, inner, Outcome};
+
+trials![seen_from_above, seen_from_inside];
+
+/// Why there are no namespaces here, if so.
+fn missing() -> Option<String> {
+    let mut probe = in_pid_namespace("true");
+    let probe = probe.stderr(Stdio::null()).status();
+    match probe {
+        Ok(status) if status.success() => None,
+        Ok(status) => Some(format!("unshare --pid --mount-proc: {status}")),
+        Err(e) => Some(format!("unshare of util-linux: {e}")),
+    }
+}
+
+fn seen_from_above() -> Outcome {
+    if let Some(reason) = missing() {
+        return skip(reason);
+    }
+    for extra in ["", "--no-fd", "--mapping-only", "--hold-lock"] {
+        let mut command = in_pid_namespace(Workload::binary()?);
+        command.args(["--rings", "3", "--bufs", "6", "--tag", "9"]);
+        command.args(extra.split_whitespace());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut unshare = Killed(command.spawn()?);
+        let mut line = String::new();
+        BufReader::new(unshare.0.stdout.take().expect("piped")).read_line(&mut line)?;
+        let report: Report = serde_json::from_str(&line)?;
+        assert_eq!(report.pid, 1, "its number inside");
+        // Its number here, by /proc.
+        let children = children_of(unshare.0.id());
+        let pid = *children.first().expect("unshare has one child");
+        let numbers = status(pid, "NSpid");
+        assert_eq!(
+            numbers.split_whitespace().collect::<Vec<_>>(),
+            [&pid.to_string(), "1"]
+        );
+
+        let rings = rings_of(Backend::TaskFile, pid);
+        assert_eq!(rings.len(), 3, "{extra}");
+        for (at, report) in report.rings.iter().enumerate() {
+            let ring = match report.inode {
+                Some(inode) => by_inode(&rings, inode),
+                None => &rings[at],
+            };
+            assert_eq!((ring.owner().pid, ring.owner().tid), (pid, pid), "{extra}");
+            let mut iter = Way::TaskFile.options().attach_ring(ring)?;
+            if extra == "--hold-lock" {
+                let Err(Error::Contended { why, .. }) = iter.snapshot().map(drop) else {
+                    panic!("the lock is held");
+                };
+                let Contention::LockHeld(owner) = &why else {
+                    panic!("{why:?}");
+                };
+                assert_eq!(owner.pid, Some(pid), "{why:?}");
+                let thread = format!("/proc/{pid}/task/{}", owner.tid.expect("a number here"));
+                assert!(fs::exists(&thread)?, "{thread}");
+                continue;
+            }
+            assert_reads(Way::TaskFile, &mut iter, &report.expected());
+            if let Some(fd) = report.fd {
+                assert_eq!(ring.owner().via, Via::Descriptor(fd));
+                assert_ring(pid, fd, &report.expected());
+            }
+        }
+    }
+    done()
+}
+
+fn seen_from_inside() -> Outcome {
+    if let Some(reason) = missing() {
+        return skip(reason);
+    }
+    let load = workload("--rings 1 --bufs 2");
+    let foreign = load.report().rings[0].inode.expect("an inode");
+    let again = again("namespace");
+    let mut command = in_pid_namespace(again.get_program());
+    command.env(inner::MODE, "namespace");
+    command.env(inner::FOREIGN, format!("{foreign} {}", load.pid()));
+    inner::expect_done(&mut command);
+    // The foreign ring was there all the time.
+    by_inode(&RingFinder::new()?.find_all()?.rings, foreign);
+    done()
+}
+
+/// Runs in the namespace.
+pub(super) fn inside() {
+    let [foreign_ring, foreign_pid] = inner::foreign()[..] else {
+        panic!("two numbers");
+    };
+    let me = std::process::id();
+    assert_eq!(me, 1, "alone in a namespace");
+    let load = workload("--rings 3 --bufs 6 --tag 9");
+    let held = workload("--rings 1 --no-fd --bufs 2");
+    assert!(load.pid() < 100, "{}", load.pid());
+    let mut own = RingBuilder::new(8).build().expect("ring");
+    own.register(&[BufSpec::new(700).at(9); 4])
+        .expect("register");
+
+    let mut inodes: BTreeSet<u64> = load.report().rings.iter().flat_map(|r| r.inode).collect();
+    inodes.insert(own.inode().expect("an inode"));
+    for backend in [Backend::TaskFile, Backend::Fdinfo] {
+        let all = finder(backend).find_all().expect("find").rings;
+        let seen: BTreeSet<u64> = (all.iter())
+            .filter(|ring| ring.owner().fd().is_some())
+            .map(|ring| ring.inode)
+            .collect();
+        assert_eq!(seen, inodes, "{backend}: its own and no other");
+        assert!(!seen.contains(&foreign_ring));
+        for ring in &all {
+            let holder = ring.owner();
+            assert!(
+                [me, load.pid(), held.pid()].contains(&holder.pid),
+                "{ring:?}"
+            );
+        }
+        let without = all.iter().filter(|ring| ring.owner().pid == held.pid());
+        assert_eq!(without.count(), usize::from(backend == Backend::TaskFile));
+        if foreign_pid > 100 {
+            let error = finder(backend).find_in(foreign_pid as u32).unwrap_err();
+            assert!(matches!(error, Error::NoSuchProcess { .. }), "{error:?}");
+        }
+    }
+
+    // Every way of reading, also under the lock.
+    assert_ring(me, own.raw_fd(), own.expected());
+    for ring in &load.report().rings {
+        assert_ring(load.pid(), ring.fd.expect("a descriptor"), &ring.expected());
+    }
+    let ring = rings_of(Backend::TaskFile, held.pid()).remove(0);
+    let mut iter = Way::TaskFile.options().attach_ring(&ring).expect("attach");
+    assert_reads(Way::TaskFile, &mut iter, &held.report().rings[0].expected());
+
+    // The owner of a lock has the number of in here.
+    if let Ok(_held) = LockHolder::hold(&own) {
+        let mut iter = attach(Way::TaskFile, me, own.raw_fd());
+        let error = iter.snapshot_locked(Duration::from_millis(200)).map(drop);
+        let Err(Error::Contended {
+            why: Contention::LockHeld(owner),
+            ..
+        }) = &error
+        else {
+            panic!("{error:?}");
+        };
+        assert_eq!(owner.pid, Some(me), "{error:?}");
+    }
+    examples_inside(&inodes, &[me, load.pid(), held.pid()]);
+}
+
+fn examples_inside(inodes: &BTreeSet<u64>, pids: &[u32]) {
+    for name in ["lsring", "dump_bufs"] {
+        let mut command = Command::new(example(name));
+        command.env_remove(inner::MODE).args(["--format", "json"]);
+        let ran = output(&mut command);
+        assert!(ran.status.success(), "{name}: {ran:?}");
+        let mut seen = BTreeSet::new();
+        for line in ran.stdout.lines() {
+            let record: Value = serde_json::from_str(line).expect("JSON");
+            if record["type"] != "ring" {
+                continue;
+            }
+            let holder = &record["holders"][0];
+            assert!(pids.iter().any(|pid| holder["pid"] == *pid), "{line}");
+            if !holder["fd"].is_null() {
+                seen.extend(record["ring"].as_u64());
+            }
+        }
+        assert_eq!(&seen, inodes, "{name}");
+    }
+}

@@ -1,0 +1,232 @@
+//! A table that never rests: no view that is accepted is torn. The same stress
+//! with the check taken out (raw) shows that it would tear.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::thread::{sched_getaffinity, sched_setaffinity, CpuSet, Pid};
+use uring_bpf_iter::{Consistency, Error, RegisteredBuf, Snapshot, UringBufIter};
+use uring_testkit::{Flap, Flapper, RingBuilder, States, View};
+
+use super::oracle::{kernel, threads_named, Way};
+use super::skipped::skip;
+use super::{done, Outcome};
+
+trials![
+    verified_while_updated,
+    verified_while_reregistered,
+    locked_while_updated,
+    locked_while_reregistered,
+    fdinfo_while_updated,
+    fdinfo_while_reregistered,
+];
+
+const STRESS: Duration = Duration::from_secs(6);
+/// On a busy machine it goes on until it proves something, but not for ever.
+const LONGEST: Duration = Duration::from_secs(40);
+const FLIPS: u64 = 50;
+
+/// One stress at a time, for there may be no more than two CPUs: a reader and a
+/// writer on one CPU never meet inside a system call.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Slots of the table. The rarer the looks, the longer each must be open to
+/// tearing; but with a large table the lock is seldom free for a verified look.
+fn slots(way: Way) -> usize {
+    match way {
+        Way::TaskFile => 32,
+        Way::Locked | Way::Fdinfo => 512,
+    }
+}
+
+/// What a stress came to.
+#[derive(Debug, Default)]
+struct Tally {
+    views: BTreeMap<&'static str, u64>,
+    retries: u64,
+    refused: u64,
+}
+
+impl Tally {
+    fn count(&self, view: View) -> u64 {
+        self.views.get(name(view)).copied().unwrap_or(0)
+    }
+
+    fn accepted(&self) -> u64 {
+        self.views.values().sum()
+    }
+}
+
+fn name(view: View) -> &'static str {
+    match view {
+        View::A => "A",
+        View::B => "B",
+        View::Empty => "empty",
+        View::Torn => "torn",
+    }
+}
+
+fn flapper(slots: usize, how: Flap) -> Flapper {
+    let ring = RingBuilder::new(8)
+        .cq_entries(4 * slots as u32)
+        .build()
+        .expect("ring");
+    Flapper::start(ring, slots, how).expect("flapper")
+}
+
+fn judge(way: Way, states: &States, bufs: &[RegisteredBuf]) -> View {
+    let ranges = bufs.iter().map(|buf| (buf.addr(), buf.len()));
+    let by_range = states.view_ranges(ranges);
+    if way == Way::Fdinfo {
+        return by_range;
+    }
+    let by_tag = states.view_tags(bufs.iter().map(|buf| buf.tag().unwrap_or(0)));
+    // A record whose tag is of one state and whose range is of the other.
+    if by_tag == by_range {
+        by_tag
+    } else {
+        View::Torn
+    }
+}
+
+/// Reads until the time is over and it is `enough`.
+fn stress(
+    flapper: &Flapper,
+    way: Way,
+    mut read: impl FnMut(&mut UringBufIter) -> Result<Snapshot<'_>, Error>,
+    enough: impl Fn(&Tally) -> bool,
+) -> Tally {
+    let mut iter = way.options().attach(flapper).expect("attach");
+    let mut tally = Tally::default();
+    let (start, flips) = (Instant::now(), flapper.flips());
+    let proves = |tally: &Tally| flapper.flips() - flips > FLIPS && enough(tally);
+    while start.elapsed() < STRESS || (start.elapsed() < LONGEST && !proves(&tally)) {
+        match read(&mut iter) {
+            Ok(bufs) => {
+                tally.retries += u64::from(bufs.attempts() - 1);
+                let view = judge(way, flapper.states(), &bufs);
+                *tally.views.entry(name(view)).or_default() += 1;
+            }
+            Err(Error::Contended { attempts, .. }) => {
+                tally.retries += u64::from(attempts);
+                tally.refused += 1;
+            }
+            Err(other) => panic!("Contended is the only error: {other:?}"),
+        }
+    }
+    assert!(flapper.is_running(), "the table stood still");
+    let flips = flapper.flips() - flips;
+    assert!(flips > FLIPS, "the table hardly moved: {flips} flips");
+    tally
+}
+
+fn check(way: Way, how: Flap) -> Outcome {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some((ours, its)) = two_cpus() else {
+        return skip("a reader and a writer at the same time need two CPUs");
+    };
+    let flapper = flapper(slots(way), how);
+    for thread in threads_named(std::process::id(), "flapper") {
+        pin(Pid::from_raw(thread as i32), its);
+    }
+    // In a thread of its own, which takes its CPU with it.
+    let body = || {
+        pin(None, ours);
+        prove(&flapper, way, how);
+    };
+    let proven = thread::scope(|scope| scope.spawn(body).join());
+    flapper.stop()?;
+    match proven {
+        Ok(()) => done(),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+fn prove(flapper: &Flapper, way: Way, how: Flap) {
+    // The check taken out. Fdinfo has no raw look: TaskFile's stands in.
+    let raw = stress(flapper, Way::TaskFile, look_raw, |raw| {
+        raw.count(View::Torn) > 0
+    });
+    println!("torn: {way:?}, {how:?}: raw: {raw:?}");
+    assert!(
+        raw.count(View::Torn) > 0,
+        "the stress would catch nothing: {raw:?}"
+    );
+    let would_be = |tally: &Tally| tally.accepted() * raw.count(View::Torn) / raw.accepted();
+    // A new table is stored whole, so that tearing is rare but at its end.
+    let enough = |tally: &Tally| {
+        let both = tally.count(View::A) > 0 && tally.count(View::B) > 0;
+        both && tally.accepted() >= 20 && (how == Flap::Reregister || would_be(tally) >= 5)
+    };
+
+    let limit = Duration::from_secs(5);
+    let tally = stress(flapper, way, |iter| read(way, limit, iter), enough);
+    println!(
+        "torn: {way:?}, {how:?}: {tally:?}; without the check {} would be torn",
+        would_be(&tally)
+    );
+    assert_eq!(tally.count(View::Torn), 0, "{tally:?}");
+    if how == Flap::Update {
+        assert_eq!(tally.count(View::Empty), 0, "there always is a table");
+    }
+    assert!(enough(&tally), "too few for a proof: {tally:?}, {raw:?}");
+}
+
+fn read(way: Way, limit: Duration, iter: &mut UringBufIter) -> Result<Snapshot<'_>, Error> {
+    match way {
+        Way::Locked => iter.snapshot_locked(limit),
+        _ => iter.snapshot(),
+    }
+}
+
+/// Two CPUs that this process may use.
+fn two_cpus() -> Option<(usize, usize)> {
+    let may = sched_getaffinity(None).expect("affinity");
+    let mut cpus = (0..CpuSet::MAX_CPU).filter(|cpu| may.is_set(*cpu));
+    Some((cpus.next()?, cpus.next()?))
+}
+
+fn pin(thread: Option<Pid>, cpu: usize) {
+    let mut one = CpuSet::new();
+    one.set(cpu);
+    sched_setaffinity(thread, &one).expect("affinity");
+}
+
+fn look_raw(iter: &mut UringBufIter) -> Result<Snapshot<'_>, Error> {
+    let bufs = iter.snapshot_raw()?;
+    assert_eq!(bufs.consistency(), Consistency::Raw);
+    Ok(bufs)
+}
+
+fn verified_while_updated() -> Outcome {
+    check(Way::TaskFile, Flap::Update)
+}
+
+fn verified_while_reregistered() -> Outcome {
+    check(Way::TaskFile, Flap::Reregister)
+}
+
+fn locked_while_updated() -> Outcome {
+    locked(Flap::Update)
+}
+
+fn locked_while_reregistered() -> Outcome {
+    locked(Flap::Reregister)
+}
+
+fn locked(how: Flap) -> Outcome {
+    match kernel() >= (6, 13) {
+        true => check(Way::Locked, how),
+        false => skip("reads under uring_lock need Linux 6.13"),
+    }
+}
+
+fn fdinfo_while_updated() -> Outcome {
+    check(Way::Fdinfo, Flap::Update)
+}
+
+fn fdinfo_while_reregistered() -> Outcome {
+    check(Way::Fdinfo, Flap::Reregister)
+}
