@@ -5,7 +5,9 @@
  *
  * A walk without the lock is accepted only if uring_lock was free before every
  * record and after the last one, if table pointer and size are the same at the
- * end, and if a second pass finds every record equal to the first.
+ * end, if a second pass finds every record equal to the first, and if the
+ * reader kept its CPU all the while: nobody can hide a change in the time
+ * between two looks at the lock.
  *
  * Each program has a twin `_compat` for kernels before 6.9.
  */
@@ -23,10 +25,19 @@ struct registered_buf records[MAX_BUFS] SEC(".bss.records");
 struct walk {
 	u64 ctx;
 	struct table table;
+	u64 switches;
 	u32 mode;
 	u32 status;
 	u8 page_shift;
 };
+
+/* How often the reader has left its CPU, of its own will or not. */
+static __always_inline u64 context_switches(void)
+{
+	struct task_struct *me = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(me, nvcsw) + BPF_CORE_READ(me, nivcsw);
+}
 
 static __always_inline void describe_owner(u64 owner)
 {
@@ -48,6 +59,7 @@ static __always_inline void describe_owner(u64 owner)
 /* The table as it is now, if it can be walked; else the status that says why. */
 static __always_inline void begin(const bool direct, struct walk *w)
 {
+	w->switches = context_switches();
 	load_table(direct, w->ctx, &w->table);
 	reply.nr_slots = w->table.nr;
 	if (!is_settled(&w->table))
@@ -97,7 +109,8 @@ static __always_inline void finish(const bool direct, struct walk *w)
 		load_table(direct, w->ctx, &now);
 		if (lock_owner(direct, w->ctx))
 			w->status = WALK_LOCK_HELD;
-		else if (now.nr != w->table.nr || now.slots != w->table.slots)
+		else if (now.nr != w->table.nr || now.slots != w->table.slots ||
+			 context_switches() != w->switches)
 			w->status = WALK_CHANGED;
 	}
 	if (w->status == WALK_LOCK_HELD)
@@ -215,7 +228,7 @@ static __always_inline void walk_registered(const bool direct, struct task_struc
 		if (!ctx)
 			continue;
 		walk_ring(direct, ctx);
-		if (registered_ring(task, i) != file)
+		if (registered_ring(task, i) != file || wanted_ring(direct, file) != ctx)
 			reply.status = WALK_NOT_FOUND;
 		break;
 	}

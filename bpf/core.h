@@ -26,7 +26,7 @@ typedef _Bool bool;
 #define false 0
 #define NULL ((void *)0)
 
-enum bpf_map_type { BPF_MAP_TYPE_ARRAY = 2 };
+enum bpf_map_type { BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_LRU_HASH = 9 };
 enum { BPF_F_MMAPABLE = 1 << 10 };
 
 #include <bpf_helpers.h>
@@ -115,6 +115,9 @@ struct task_struct {
 	int tgid;
 	struct task_struct *group_leader;
 	struct pid *thread_pid;
+	struct files_struct *files;
+	unsigned long nvcsw;
+	unsigned long nivcsw;
 	struct mm_struct *mm;
 	const struct cred *cred;
 	char comm[16];

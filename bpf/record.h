@@ -93,11 +93,18 @@ enum ring_flags {
 	RING_SQPOLL_THREAD = 1 << 1, /* sqpoll_tid is set */
 	RING_CHARGED = 1 << 2, /* memory is charged to charged_uid */
 	RING_ACCT_KNOWN = 1 << 3, /* acct_pages says something */
+	RING_DESCRIBED = 1 << 4, /* more than the holder is set: once a ring and run */
+};
+
+struct ring_key {
+	__u64 ring;
+	__u64 inode;
 };
 
 /* One way in which a task holds a ring, with what the ring is. */
 struct ring_sighting {
-	__u64 ring; /* opaque: equal for equal rings */
+	__u64 ring; /* opaque: with the inode, equal for equal rings */
+	__u64 files; /* opaque: equal for threads that share their descriptors */
 	__u64 inode;
 	__u64 pages; /* that the registered buffers touch */
 	__u64 acct_pages;
@@ -116,7 +123,7 @@ struct ring_sighting {
 	__u32 sq_tail;
 	__u32 cq_head;
 	__u32 cq_tail;
-	__u32 nr_bufs; /* slots */
+	__u32 nr_bufs; /* slots, all bits set: in the middle of a change */
 	__u32 nr_files;
 	__u32 sqpoll_tid;
 	__s32 sqpoll_cpu;
@@ -127,6 +134,7 @@ struct ring_sighting {
 
 /* What user space asks of the finder, and the answer. */
 struct find_request {
+	__u64 run; /* differs from that of every earlier run */
 	__u8 page_shift;
 	__u8 pad[7];
 };
@@ -139,8 +147,8 @@ struct find_reply {
 _Static_assert(sizeof(struct registered_buf) == 48, "wire format");
 _Static_assert(sizeof(struct walk_request) == 32, "wire format");
 _Static_assert(sizeof(struct walk_reply) == 56, "wire format");
-_Static_assert(sizeof(struct ring_sighting) == 136, "wire format");
-_Static_assert(sizeof(struct find_request) == 8, "wire format");
+_Static_assert(sizeof(struct ring_sighting) == 144, "wire format");
+_Static_assert(sizeof(struct find_request) == 16, "wire format");
 _Static_assert(sizeof(struct find_reply) == 8, "wire format");
 #endif
 

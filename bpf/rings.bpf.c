@@ -23,6 +23,14 @@ struct {
 	__type(value, struct ring_sighting);
 } sightings SEC(".maps");
 
+/* The rings that were described, and in which run: each is described once. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct ring_key);
+	__type(value, u64);
+} described SEC(".maps");
+
 /* What the buffers of a ring add up to, and whether it held still meanwhile. */
 struct sum {
 	u64 ctx;
@@ -100,7 +108,7 @@ static __always_inline void describe_buffers(const bool direct, u64 ctx, struct 
 		sum_compat(&a);
 		sum_compat(&b);
 	}
-	r->nr_bufs = b.table.nr;
+	r->nr_bufs = is_settled(&b.table) ? b.table.nr : ~0u;
 	r->nr_filled = b.filled;
 	r->pages = b.pages;
 	r->acct_pages = b.acct_pages;
@@ -182,6 +190,7 @@ static __always_inline struct ring_sighting *next_sighting(struct task_struct *t
 	r->tid = pid_nr_at(task, level, &ns);
 	r->fd = fd;
 	r->via = via;
+	r->files = (u64)BPF_CORE_READ(task, files);
 	r->uid = BPF_CORE_READ(task, cred, euid.val);
 	BPF_CORE_READ_STR_INTO(&r->comm, task, group_leader, comm);
 	return r;
@@ -191,21 +200,30 @@ static __always_inline void sight(const bool direct, struct task_struct *task, u
 				  s32 fd)
 {
 	struct ring_sighting *r;
-	u64 ctx, cred;
+	struct ring_key key;
+	u64 *run, this_run, cred;
 
 	if (!file || !is_ring(direct, file))
 		return;
-	ctx = ring_of(file);
-	if (!ctx)
+	key.ring = ring_of(file);
+	if (!key.ring)
 		return;
+	key.inode = inode_of(direct, file);
 	r = next_sighting(task, via, fd);
 	if (!r)
 		return;
-	r->ring = ctx;
-	r->inode = inode_of(direct, file);
+	r->ring = key.ring;
+	r->inode = key.inode;
+	this_run = request.run;
+	run = bpf_map_lookup_elem(&described, &key);
+	if (run && *run == this_run)
+		return;
+	/* Without room for it the ring is described again, no more. */
+	bpf_map_update_elem(&described, &key, &this_run, 0);
+	r->flags |= RING_DESCRIBED;
 	cred = (u64)LOAD(direct, struct file, file, f_cred);
 	r->creator_uid = LOAD(direct, struct cred, cred, uid.val);
-	direct ? describe_direct(ctx, r) : describe_compat(ctx, r);
+	direct ? describe_direct(key.ring, r) : describe_compat(key.ring, r);
 }
 
 SEC("iter/task_file")
@@ -249,7 +267,10 @@ static __always_inline void sight_mapped(struct task_struct *task)
 	struct bpf_iter_task_vma it;
 	struct vm_area_struct *vma;
 
-	if (bpf_iter_task_vma_new(&it, task, 0) == -EBUSY)
+	int error = bpf_iter_task_vma_new(&it, task, 0);
+
+	/* ENOENT: no memory of its own, as with a kernel thread. */
+	if (error && error != -ENOENT)
 		next_sighting(task, VIA_UNSEEN, -1);
 	while ((vma = bpf_iter_task_vma_next(&it)))
 		sight(true, task, (u64)vma->vm_file, VIA_MAPPING, -1);

@@ -38,7 +38,7 @@ l_done:                                                                  \
 			break;                    \
 		else
 
-#define EBUSY 16
+#define ENOENT 2
 
 #define NR_REGISTERED_RINGS 16 /* IO_RINGFD_REG_MAX, io_uring/tctx.h */
 

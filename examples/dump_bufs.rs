@@ -168,7 +168,7 @@ fn print_ring(
 }
 
 fn others(ring: &Ring) -> String {
-    match ring.holders.len() {
+    match ring.holders().len() {
         1 => String::new(),
         n => format!(", {n} holders"),
     }

@@ -78,7 +78,7 @@ fn print_table(args: &Args, rings: &[Ring], out: &mut dyn Write) -> Result<(), S
             pid.to_string(),
             common::printable(&holder.name),
             held,
-            ring.holders.len().to_string(),
+            ring.holders().len().to_string(),
             holder.uid.to_string(),
             sq,
             sq_head,

@@ -195,7 +195,11 @@ impl fmt::Display for LockOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.pid, self.tid) {
             (Some(pid), Some(tid)) => {
-                write!(f, "thread {tid} of process {pid} ({})", self.name.escape_debug())?;
+                write!(
+                    f,
+                    "thread {tid} of process {pid} ({})",
+                    self.name.escape_debug()
+                )?;
                 if self.sleeps {
                     write!(f, ", which sleeps (`cat /proc/{pid}/task/{tid}/stack`),")?;
                 }
@@ -208,8 +212,8 @@ impl fmt::Display for LockOwner {
 
 /// How long, and how often, to try for a consistent view: the pause doubles
 /// from `first_pause` to `longest_pause`, and it ends with `attempts` or with
-/// `deadline`, whichever comes first. There is no tight loop: a ring that is
-/// looked at without a pause loses up to 60% of its speed.
+/// `deadline`, whichever comes first. No pause is shorter than 10 µs: a ring that
+/// is looked at in a tight loop loses up to 60% of its speed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
     /// The most attempts, at least 1.
@@ -221,6 +225,9 @@ pub struct Retry {
     /// The longest pause.
     pub longest_pause: Duration,
 }
+
+/// However short the pauses that were asked for.
+const SHORTEST_PAUSE: Duration = Duration::from_micros(10);
 
 impl Default for Retry {
     /// At most 1,000 attempts in one second, with pauses of 20 µs to 2 ms.
@@ -268,7 +275,7 @@ impl Retry {
                     elapsed,
                 });
             }
-            std::thread::sleep(pause);
+            std::thread::sleep(pause.max(SHORTEST_PAUSE));
             pause = pause.saturating_mul(2).min(self.longest_pause);
         }
     }

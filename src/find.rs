@@ -1,28 +1,42 @@
 //! Finds rings, each once, with all who hold it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::RawFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::backend::select::{self, NotOpened};
 use crate::backend::{fdinfo, Backend, Selection};
 use crate::error::{Error, Result};
-use crate::ring::{Charged, Holder, Pinned, Queue, Ring, SetupFlags, SqPoll, Survey, Unseen};
+use crate::ring::{Charged, Holder, Pinned, Queue, Ring, SetupFlags, SqPoll, Survey, Unseen, Via};
 
 #[cfg(feature = "bpf")]
 use crate::backend::task_file;
 
-/// How often to look again for what was busy, and the pause before it.
+/// How often to look again for what was busy, the pause before it, and when to
+/// let it be: a look at a large machine takes long by itself.
 const LOOKS: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(2);
+const ENOUGH: Duration = Duration::from_millis(200);
+
+/// Equal for equal rings. The address of a ring may be that of another one by
+/// the next look, so the inode belongs to it.
+pub(crate) type Key = (u64, u64);
 
 /// One way in which a task holds a ring, as a backend saw it.
 #[derive(Debug, Clone)]
 pub(crate) struct Sighting {
-    /// Equal for equal rings.
-    pub(crate) key: u64,
-    pub(crate) inode: u64,
+    /// The ring, opaque, and its inode.
+    pub(crate) key: Key,
     pub(crate) holder: Holder,
+    /// Equal for threads that share their descriptors, opaque.
+    pub(crate) files: u64,
+    /// What the ring is; with one sighting of a ring at least.
+    pub(crate) details: Option<Details>,
+}
+
+/// What a ring is, as far as it is known.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Details {
     pub(crate) creator_uid: Option<u32>,
     pub(crate) flags: Option<SetupFlags>,
     pub(crate) sq: Option<Queue>,
@@ -32,26 +46,6 @@ pub(crate) struct Sighting {
     pub(crate) nr_files: Option<u32>,
     pub(crate) pinned: Option<Pinned>,
     pub(crate) charged: Option<Charged>,
-}
-
-impl Sighting {
-    /// A sighting of a ring of which no more is known.
-    pub(crate) fn new(key: u64, inode: u64, holder: Holder) -> Self {
-        Self {
-            key,
-            inode,
-            holder,
-            creator_uid: None,
-            flags: None,
-            sq: None,
-            cq: None,
-            sqpoll: None,
-            nr_bufs: None,
-            nr_files: None,
-            pinned: None,
-            charged: None,
-        }
-    }
 }
 
 enum Engine {
@@ -74,12 +68,14 @@ enum Engine {
 /// - buffers that were unregistered while requests used them (6.13 on): they
 ///   stay pinned until these end, and are in no table;
 /// - a mapping that changes while the search passes it (6.7 on) may be missed;
-///   a descriptor never is.
+///   a descriptor never is. Before 6.9 the search waits for the `mmap_lock` of
+///   each process.
 ///
 /// With the fdinfo backend it sees the descriptors and mappings of processes
 /// that the caller may look at, and not the registered descriptors. Threads
-/// that have unshared their descriptors are missed, and the setup flags are
-/// not known.
+/// that have unshared their descriptors, or outlived the leader of their
+/// process, are missed, the setup flags are not known, and it waits for the
+/// `mmap_lock` of each process.
 ///
 /// ```no_run
 /// # fn main() -> uring_bpf_iter::Result<()> {
@@ -119,7 +115,10 @@ impl RingFinder {
             }
             #[cfg(not(feature = "bpf"))]
             Backend::TaskFile => Err(NotOpened::Refused(select::refuse_bpf())),
-            Backend::Fdinfo => Ok(Engine::Fdinfo),
+            Backend::Fdinfo => match select::check_proc() {
+                Ok(()) => Ok(Engine::Fdinfo),
+                Err(reason) => Err(NotOpened::Refused(reason)),
+            },
             Backend::Native | Backend::Auto => Err(NotOpened::Refused(select::refuse_native())),
         })?;
         Ok(Self { engine, selection })
@@ -147,16 +146,7 @@ impl RingFinder {
     /// [`Error::NoSuchProcess`] (ESRCH), and with the fdinfo backend
     /// [`Error::NotPermitted`] (EACCES).
     pub fn find_in(&mut self, pid: u32) -> Result<Survey> {
-        let exists = i32::try_from(pid)
-            .ok()
-            .and_then(rustix::process::Pid::from_raw)
-            .is_some_and(|pid| {
-                // EPERM says that it is there.
-                rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH)
-            });
-        if !exists {
-            return Err(Error::NoSuchProcess { pid });
-        }
+        crate::pidfd::open(pid)?;
         let own = self.find(Some(pid))?;
         let mut all = match own.rings.is_empty() {
             true => return Ok(own),
@@ -183,6 +173,10 @@ impl RingFinder {
         }
         let path = format!("/proc/{pid}/fd/{fd}");
         match std::fs::read_link(&path) {
+            Ok(what) if what.as_os_str() == "anon_inode:[io_uring]" => Err(Error::malformed(
+                "the search for rings",
+                format!("it did not see descriptor {fd} of process {pid}, which is one"),
+            )),
             Ok(what) => Err(Error::NotARing {
                 pid,
                 fd,
@@ -200,18 +194,15 @@ impl RingFinder {
     fn find(&mut self, pid: Option<u32>) -> Result<Survey> {
         let mut sums = HashMap::new();
         let mut looks = 0;
+        let start = Instant::now();
         loop {
             looks += 1;
-            let (sightings, unseen) = self.look(pid)?;
-            for sighting in &sightings {
-                if let Some(pinned) = sighting.pinned {
-                    sums.insert(sighting.key, pinned);
-                }
-            }
-            let settled = sightings.iter().all(|s| sums.contains_key(&s.key));
-            let give_up = looks == LOOKS || matches!(self.engine, Engine::Fdinfo);
+            let (mut sightings, unseen) = self.look(pid)?;
+            let settled = carry_sums(&mut sightings, &mut sums);
+            let give_up =
+                looks == LOOKS || start.elapsed() > ENOUGH || matches!(self.engine, Engine::Fdinfo);
             if give_up || (settled && unseen.is_empty()) {
-                return Ok(survey(sightings, unseen, &sums));
+                return Ok(survey(sightings, unseen));
             }
             std::thread::sleep(PAUSE);
         }
@@ -234,32 +225,55 @@ impl std::fmt::Debug for RingFinder {
     }
 }
 
-/// Puts the sightings of one ring together.
-fn survey(sightings: Vec<Sighting>, unseen: Vec<Unseen>, sums: &HashMap<u64, Pinned>) -> Survey {
-    let mut at = HashMap::new();
-    let mut rings: Vec<Ring> = Vec::new();
+/// Fills in what an earlier look could add up and this one could not, for
+/// tables of the same size. False if some ring has no sum yet.
+fn carry_sums(sightings: &mut [Sighting], sums: &mut HashMap<(Key, Option<u32>), Pinned>) -> bool {
+    let mut settled = true;
     for sighting in sightings {
-        let slot = *at.entry(sighting.key).or_insert(rings.len());
-        if slot == rings.len() {
-            rings.push(Ring {
-                inode: sighting.inode,
-                holders: Vec::new(),
-                creator_uid: sighting.creator_uid,
-                flags: sighting.flags,
-                sq: sighting.sq,
-                cq: sighting.cq,
-                sqpoll: sighting.sqpoll,
-                nr_bufs: sighting.nr_bufs,
-                nr_files: sighting.nr_files,
-                pinned: sums.get(&sighting.key).copied(),
-                charged: sighting.charged,
+        let Some(details) = &mut sighting.details else {
+            continue;
+        };
+        let table = (sighting.key, details.nr_bufs);
+        match details.pinned {
+            Some(pinned) => {
+                sums.insert(table, pinned);
+            }
+            None => details.pinned = sums.get(&table).copied(),
+        }
+        settled &= details.pinned.is_some();
+    }
+    settled
+}
+
+/// A ring whose sightings are being put together.
+#[derive(Default)]
+struct Found {
+    inode: u64,
+    details: Details,
+    holders: Vec<(Holder, u64)>,
+}
+
+/// Puts the sightings of one ring together.
+fn survey(sightings: Vec<Sighting>, unseen: Vec<Unseen>) -> Survey {
+    let mut at: HashMap<Key, usize> = HashMap::new();
+    let mut found: Vec<Found> = Vec::new();
+    for sighting in sightings {
+        let slot = *at.entry(sighting.key).or_insert(found.len());
+        if slot == found.len() {
+            found.push(Found {
+                inode: sighting.key.1,
+                ..Found::default()
             });
         }
-        rings[slot].holders.push(sighting.holder);
+        found[slot].holders.push((sighting.holder, sighting.files));
+        if let Some(details) = sighting.details {
+            found[slot].details = details;
+        }
     }
-    for ring in &mut rings {
-        order(&mut ring.holders);
-    }
+    let mut rings: Vec<Ring> = found
+        .into_iter()
+        .map(|ring| Ring::new(ring.inode, ring.details, order(ring.holders)))
+        .collect();
     rings.sort_by_key(|ring| {
         let first = ring.owner();
         (first.pid, first.via, ring.inode)
@@ -272,21 +286,28 @@ fn survey(sightings: Vec<Sighting>, unseen: Vec<Unseen>, sums: &HashMap<u64, Pin
 
 /// Descriptors first. What a process holds in other ways says nothing more
 /// when it has a descriptor.
-fn order(holders: &mut Vec<Holder>) {
-    let with_fd: Vec<u32> = holders
+fn order(mut holders: Vec<(Holder, u64)>) -> Vec<Holder> {
+    let with_fd: HashSet<u32> = holders
         .iter()
-        .filter(|holder| holder.fd().is_some())
-        .map(|holder| holder.pid)
+        .filter(|(holder, _)| holder.fd().is_some())
+        .map(|(holder, _)| holder.pid)
         .collect();
-    holders.retain(|holder| holder.fd().is_some() || !with_fd.contains(&holder.pid));
-    holders.sort_by_key(|holder| (holder.fd().is_none(), holder.pid, holder.via, holder.tid));
-    holders.dedup_by_key(|holder| (holder.pid, holder.via, holder.tid));
+    holders.retain(|(holder, _)| holder.fd().is_some() || !with_fd.contains(&holder.pid));
+    holders.sort_by_key(|(holder, files)| {
+        let rest = (holder.pid, holder.via, *files, holder.tid);
+        (holder.fd().is_none(), rest)
+    });
+    // A table of descriptors may be met through each of its threads.
+    holders.dedup_by_key(|(holder, files)| match holder.via {
+        Via::Registered(_) => (holder.pid, holder.via, holder.tid.into()),
+        _ => (holder.pid, holder.via, *files),
+    });
+    holders.into_iter().map(|(holder, _)| holder).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ring::Via;
 
     fn holder(pid: u32, via: Via) -> Holder {
         Holder {
@@ -295,6 +316,15 @@ mod tests {
             via,
             uid: 0,
             name: String::new(),
+        }
+    }
+
+    fn sighting(ring: u64, holder: Holder, files: u64) -> Sighting {
+        Sighting {
+            key: (ring, ring + 100),
+            holder,
+            files,
+            details: None,
         }
     }
 
@@ -308,12 +338,12 @@ mod tests {
             (7, holder(20, Via::Descriptor(5))),
             (7, holder(20, Via::Descriptor(4))),
         ]
-        .map(|(key, holder)| Sighting::new(key, key + 100, holder));
-        let found = survey(sightings.into(), Vec::new(), &HashMap::new());
+        .map(|(ring, holder)| sighting(ring, holder, 1));
+        let found = survey(sightings.into(), Vec::new());
         assert_eq!(found.rings.len(), 2);
         assert_eq!(found.rings[0].inode, 108);
         let vias: Vec<_> = found.rings[1]
-            .holders
+            .holders()
             .iter()
             .map(|h| (h.pid, h.via))
             .collect();
@@ -325,5 +355,46 @@ mod tests {
                 (30, Via::Mapping)
             ]
         );
+    }
+
+    #[test]
+    fn threads_are_told_apart_by_their_tables_of_descriptors() {
+        let thread = |tid, files| {
+            let mut holder = holder(20, Via::Descriptor(4));
+            holder.tid = tid;
+            sighting(7, holder, files)
+        };
+        let found = survey(
+            vec![thread(23, 1), thread(22, 1), thread(24, 2)],
+            Vec::new(),
+        );
+        let tids: Vec<_> = found.rings[0].holders().iter().map(|h| h.tid).collect();
+        assert_eq!(tids, [22, 24]);
+    }
+
+    /// An address that has gone to another ring brings no sum with it.
+    #[test]
+    fn sums_are_carried_for_the_same_table_only() {
+        let with = |inode, nr_bufs, pinned| {
+            let mut one = sighting(7, holder(20, Via::Descriptor(4)), 1);
+            one.key.1 = inode;
+            one.details = Some(Details {
+                nr_bufs,
+                pinned,
+                ..Details::default()
+            });
+            one
+        };
+        let sum = Pinned::of(&[], crate::Consistency::Verified);
+        let mut sums = HashMap::new();
+        assert!(carry_sums(&mut [with(1, Some(3), Some(sum))], &mut sums));
+        let mut busy = [
+            with(1, Some(3), None),
+            with(2, Some(3), None),
+            with(1, Some(4), None),
+        ];
+        assert!(!carry_sums(&mut busy, &mut sums));
+        let got = busy.map(|sighting| sighting.details.and_then(|details| details.pinned));
+        assert_eq!(got, [Some(sum), None, None]);
     }
 }

@@ -4,6 +4,7 @@ use std::os::fd::RawFd;
 
 use bitflags::bitflags;
 
+use crate::find::Details;
 use crate::iter::Consistency;
 use crate::record::{RegisteredBuf, RegisteredBufs};
 
@@ -109,7 +110,8 @@ pub struct SqPoll {
     /// The thread, in the caller's pid namespace; `None` while it is not
     /// running or not visible from there.
     pub tid: Option<u32>,
-    /// The CPU it is bound to, `None` for any.
+    /// The CPU that it is bound to ([`SetupFlags::SQ_AFF`]), else one that it
+    /// ran on.
     pub cpu: Option<u32>,
 }
 
@@ -190,8 +192,7 @@ pub enum Charged {
 pub struct Ring {
     /// The inode of the ring's file: no two live rings have the same.
     pub inode: u64,
-    /// Who holds it, by pid; those with a descriptor first. Never empty.
-    pub holders: Vec<Holder>,
+    holders: Vec<Holder>,
     /// The uid of its creator, in the initial user namespace.
     pub creator_uid: Option<u32>,
     /// How it was set up.
@@ -202,7 +203,8 @@ pub struct Ring {
     pub cq: Option<Queue>,
     /// Its SQPOLL thread, `None` for a ring without one.
     pub sqpoll: Option<SqPoll>,
-    /// The size of its table of registered buffers, with empty slots.
+    /// The size of its table of registered buffers, with empty slots. `None`
+    /// while it is being changed.
     pub nr_bufs: Option<u32>,
     /// The size of its table of registered files, with empty slots.
     pub nr_files: Option<u32>,
@@ -214,6 +216,28 @@ pub struct Ring {
 }
 
 impl Ring {
+    /// The first holder is the owner: `holders` is never empty.
+    pub(crate) fn new(inode: u64, details: Details, holders: Vec<Holder>) -> Self {
+        Self {
+            inode,
+            holders,
+            creator_uid: details.creator_uid,
+            flags: details.flags,
+            sq: details.sq,
+            cq: details.cq,
+            sqpoll: details.sqpoll,
+            nr_bufs: details.nr_bufs,
+            nr_files: details.nr_files,
+            pinned: details.pinned,
+            charged: details.charged,
+        }
+    }
+
+    /// Who holds it: one at least, those with a descriptor first, by pid.
+    pub fn holders(&self) -> &[Holder] {
+        &self.holders
+    }
+
     /// The process by which the ring is named: the first holder.
     pub fn owner(&self) -> &Holder {
         &self.holders[0]
@@ -229,6 +253,7 @@ impl Ring {
 
 /// What a search for rings came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[must_use]
 #[non_exhaustive]
 pub struct Survey {
     /// The rings that were found, each once, ordered by the first holder.

@@ -3,10 +3,12 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::{Parser, ValueEnum};
 use comfy_table::{presets, CellAlignment, ContentArrangement, Table};
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use serde_json::{json, Value};
 use uring_bpf_iter::{
     Backend, Charged, Error, Ring, RingFinder, SetupFlags, Snapshot, Survey, UringBufIter, Via,
@@ -191,14 +193,17 @@ impl Program {
             }
             let Some(seconds) = args.watch else { break };
             drop(out);
-            std::thread::sleep(Duration::from_secs(seconds));
+            if reader_goes_within(Duration::from_secs(seconds)) {
+                break;
+            }
         }
         ExitCode::from(program.worst)
     }
 
     /// Says something to the person.
     pub(crate) fn note(&self, text: impl Display) {
-        eprintln!("{}: {text}", self.name);
+        // Nowhere is left to say that stderr cannot be written.
+        let _ = writeln!(io::stderr(), "{}: {text}", self.name);
     }
 
     /// Says what went wrong and remembers it for the exit code.
@@ -231,6 +236,26 @@ impl Program {
             match args.pid {
                 Some(pid) => self.note(format_args!("process {pid} holds no io_uring")),
                 None => self.note("no io_uring found"),
+            }
+        }
+    }
+}
+
+/// Waits, but not for somebody who has closed the other end of our stdout.
+fn reader_goes_within(pause: Duration) -> bool {
+    let stdout = io::stdout();
+    let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+    let end = Instant::now() + pause;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).ok();
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(0) => return false,
+            Ok(_) => return true,
+            Err(Errno::INTR) => {}
+            Err(_) => {
+                std::thread::sleep(left);
+                return false;
             }
         }
     }
@@ -314,7 +339,7 @@ pub(crate) fn or_unknown(value: Option<impl Display>) -> String {
 /// The JSON object of a ring; README.md states the schema.
 pub(crate) fn ring_json(ring: &Ring) -> Value {
     let holders: Vec<Value> = ring
-        .holders
+        .holders()
         .iter()
         .map(|holder| {
             let (via, registered) = match holder.via {
@@ -332,9 +357,13 @@ pub(crate) fn ring_json(ring: &Ring) -> Value {
         Some(Charged::User { uid, locked_bytes }) => (Some(uid), Some(locked_bytes)),
         _ => (None, None),
     };
+    let time_ms = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64);
     json!({
         "type": "ring",
         "ring": ring.inode,
+        "time_ms": time_ms,
         "holders": holders,
         "creator_uid": ring.creator_uid,
         "flags": ring.flags.map(|flags| flags.bits()),
@@ -357,9 +386,14 @@ pub(crate) fn ring_json(ring: &Ring) -> Value {
     })
 }
 
-/// The soft RLIMIT_MEMLOCK of a process in bytes, `Some(None)` for unlimited.
+/// The soft RLIMIT_MEMLOCK of a process in bytes, `Some(None)` for unlimited;
+/// not from a /proc whose numbers are not ours.
 #[allow(dead_code)] // of dump_bufs alone
 pub(crate) fn memlock_limit(pid: u32) -> Option<Option<u64>> {
+    let own = std::fs::read_link("/proc/self").ok()?;
+    if own.as_os_str() != std::process::id().to_string().as_str() {
+        return None;
+    }
     let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
     let line = limits
         .lines()

@@ -4,13 +4,17 @@
 //! process makes such a call, of a kind that only fails, and the program at
 //! the tracepoint walks the table when it sees that very process.
 //!
-//! The wait for the lock has no limit in the kernel. So the owner is looked at
-//! first, and an observer that does not come back in time is left behind with
+//! The wait for the lock has no limit in the kernel. So everything is made
+//! ready first, then the owner of the lock is looked at, and only then the
+//! observer may start. One that does not come back in time is left behind with
 //! the maps that its program may still write to.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
 
 use crate::backend::program::Programs;
 use crate::backend::select::NotOpened;
@@ -18,6 +22,7 @@ use crate::backend::task_file::{outcome, owner, page_shift, Maps, Walker};
 use crate::backend::Backend;
 use crate::error::{Contention, Error, Result};
 use crate::iter::Address;
+use crate::pidfd;
 use crate::record::wire::{Mode, Status, WalkReply, WalkRequest};
 use crate::record::RegisteredBuf;
 use crate::ring::Via;
@@ -37,42 +42,7 @@ impl Locked {
     /// Walks the table under its lock: its size. Comes back by the deadline.
     pub(crate) fn walk(&mut self, walker: &mut Walker, limit: Duration) -> Result<usize> {
         let start = Instant::now();
-        let address = walker.address().clone();
-        let ring = copy_descriptor(&address)?;
-        let mut attempts = 0;
-        let contended = |why, attempts| {
-            Err(Error::Contended {
-                ring: address.inode,
-                why,
-                attempts,
-                elapsed: start.elapsed(),
-            })
-        };
-        let look = loop {
-            attempts += 1;
-            let look = walker.peek()?;
-            if look.owner == 0 || look.owner_sleeps == 0 {
-                break look;
-            }
-            if start.elapsed() + PAUSE > limit {
-                return contended(Contention::LockHeld(owner(&look)), attempts);
-            }
-            std::thread::sleep(PAUSE);
-        };
-        let left = limit.saturating_sub(start.elapsed()).max(PAUSE);
-        match self.observe(ring.as_fd(), &address, &look, left)? {
-            Ok(nr) => Ok(nr),
-            Err(why) => contended(why, attempts),
-        }
-    }
-
-    fn observe(
-        &mut self,
-        ring: BorrowedFd<'_>,
-        address: &Address,
-        look: &WalkReply,
-        limit: Duration,
-    ) -> Result<Result<usize, Contention>> {
+        let ring = copy_descriptor(walker)?;
         let (maps, programs) = match &mut self.loaded {
             Some(loaded) => loaded,
             None => self.loaded.insert(load()?),
@@ -81,49 +51,50 @@ impl Locked {
             .object
             .program_fd(PROGRAM)
             .and_then(bpf::link_tracepoint)
-            .map_err(|e| Error::os("attach to the tracepoint io_uring_register", e))?;
-        let observer = Observer::new(ring).map_err(|e| Error::os("clone3 of an observer", e))?;
-        maps.request.write(WalkRequest {
-            inode: address.inode,
-            mode: Mode::Locked as u32,
-            observer: observer.pid(),
-            pidns_level: look.pidns_level,
-            pidns_inode: look.pidns_inode,
-            page_shift: page_shift(),
-            pad: [0; 7],
-        });
-        maps.reply.write(WalkReply::default());
-        let ended = observer.run(limit);
+            .map_err(|e| not_permitted("attach to the tracepoint io_uring_register", e))?;
+        let observer = new_observer(&ring)?;
+
+        let inode = walker.address().inode;
+        let mut attempts = 0;
+        let contended = |why, attempts| Error::Contended {
+            ring: inode,
+            why,
+            attempts,
+            elapsed: start.elapsed(),
+        };
+        let look = loop {
+            attempts += 1;
+            let look = walker.look(Mode::Peek)?;
+            if look.owner == 0 || look.owner_sleeps == 0 {
+                break look;
+            }
+            if start.elapsed().saturating_add(PAUSE) > limit {
+                return Err(contended(Contention::LockHeld(owner(&look)), attempts));
+            }
+            std::thread::sleep(PAUSE);
+        };
+        maps.ask(request(walker.address(), &observer, &look))?;
+        let left = limit.saturating_sub(start.elapsed()).max(PAUSE);
+        let ended = observer.run(left);
         drop(link);
         match ended {
-            Ok(Outcome::Returned(_)) => {}
-            Ok(Outcome::Killed) => {
-                return Err(Error::os(
-                    "wait for the observer",
-                    std::io::Error::other("something killed it"),
-                ))
+            Ok(Outcome::Returned(errno)) => {
+                let reply = maps.answer()?;
+                judge(walker.address(), &reply, errno)?.map_err(|why| contended(why, attempts))
             }
+            // A program may still be on its way to write.
             Ok(Outcome::TimedOut) => {
                 self.loaded = None;
-                return Ok(Err(Contention::LockTimeout));
+                Err(contended(Contention::LockTimeout, attempts))
             }
+            Ok(Outcome::Killed) => Err(Error::os(
+                "wait for the observer",
+                io::Error::other("something killed it"),
+            )),
             Err(e) => {
                 self.loaded = None;
-                return Err(Error::os("wait for the observer", e));
+                Err(Error::os("start the observer", e))
             }
-        }
-        let reply = maps.reply.read();
-        match reply.status() {
-            Some(Status::NotLocked) => Err(unsupported(
-                "this kernel's tracepoint io_uring_register fires after the unlock; \
-                 Linux 6.13 and later fire it before"
-                    .into(),
-            )),
-            Some(Status::NotFound) => Err(Error::malformed(
-                "the tracepoint io_uring_register",
-                "it did not see the observer's call",
-            )),
-            _ => outcome(address, &reply),
         }
     }
 
@@ -148,6 +119,48 @@ fn load() -> Result<(Maps, Programs)> {
     Ok((Maps::of(&programs.object)?, programs))
 }
 
+fn request(address: &Address, observer: &Observer, look: &WalkReply) -> WalkRequest {
+    WalkRequest {
+        inode: address.inode,
+        mode: Mode::Locked as u32,
+        observer: observer.pid(),
+        pidns_level: look.pidns_level,
+        pidns_inode: look.pidns_inode,
+        page_shift: page_shift(),
+        pad: [0; 7],
+    }
+}
+
+/// What the program and the observer's call say together.
+fn judge(address: &Address, reply: &WalkReply, errno: i32) -> Result<Result<usize, Contention>> {
+    match reply.status() {
+        Some(Status::NotLocked) => Err(unsupported(
+            "this kernel's tracepoint io_uring_register fires after the unlock; \
+             Linux 6.13 and later fire it before"
+                .into(),
+        )),
+        // The call did not come as far as the tracepoint.
+        Some(Status::NotFound) => Err(not_permitted(
+            "call io_uring_register(2) on the ring",
+            io::Error::from_raw_os_error(errno),
+        )),
+        _ => outcome(address, reply),
+    }
+}
+
+fn new_observer(ring: &OwnedFd) -> Result<Observer> {
+    // A child would become the init of a namespace that has none yet, and end it.
+    let own = std::fs::read_link("/proc/self/ns/pid").ok();
+    if own != std::fs::read_link("/proc/self/ns/pid_for_children").ok() {
+        return Err(unsupported(
+            "children of this process begin a pid namespace of their own (unshare(2)): \
+             fork first"
+                .into(),
+        ));
+    }
+    Observer::new(ring.as_fd()).map_err(|e| not_permitted("clone an observer", e))
+}
+
 fn unsupported(why: String) -> Error {
     Error::Unsupported {
         backend: Backend::TaskFile,
@@ -156,29 +169,53 @@ fn unsupported(why: String) -> Error {
     }
 }
 
+fn not_permitted(operation: &str, source: io::Error) -> Error {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => Error::NotPermitted {
+            operation: operation.into(),
+            needs: "a seccomp filter or security module forbids it",
+            source,
+        },
+        _ => Error::os(operation, source),
+    }
+}
+
 /// A descriptor of the ring, for as long as one walk takes.
-fn copy_descriptor(address: &Address) -> Result<OwnedFd> {
-    let descriptors = address.places.iter().filter_map(|place| match place.via {
-        Via::Descriptor(fd) => Some((place.pid, fd)),
-        _ => None,
-    });
+fn copy_descriptor(walker: &mut Walker) -> Result<OwnedFd> {
+    let address = walker.address().clone();
+    let mut refused = None;
     let mut found = false;
-    for (pid, fd) in descriptors {
+    for place in &address.places {
+        let Via::Descriptor(fd) = place.via else {
+            continue;
+        };
         found = true;
-        let copy = crate::pidfd::copy_of(pid, fd);
+        let copy = pidfd::copy_of(place.pid, fd).or_else(|e| match e {
+            // In the table of a thread that does not share the leader's.
+            Error::NoSuchDescriptor { .. } | Error::NoSuchProcess { .. } => {
+                pidfd::copy_of_thread(place.tid, fd)
+            }
+            e => Err(e),
+        });
         match copy {
-            Ok(copy) => match rustix::fs::fstat(&copy) {
-                Ok(stat) if stat.st_ino == address.inode => return Ok(copy),
-                _ => {}
-            },
-            Err(error @ Error::NotPermitted { .. }) => return Err(error),
-            Err(_) => {}
+            Ok(copy) if inode_of(&copy) == Ok(address.inode) => return Ok(copy),
+            Err(error @ Error::NotPermitted { .. }) => refused = Some(error),
+            _ => {}
         }
     }
-    if found {
-        return Err(address.gone());
+    if let Some(error) = refused {
+        return Err(error);
     }
-    Err(unsupported(
-        "that takes a descriptor of the ring, and its holders have none".into(),
-    ))
+    // Gone, or there and out of reach.
+    walker.look(Mode::Peek)?;
+    Err(unsupported(match found {
+        true => "no descriptor of the ring could be copied: it is that of a thread \
+                 with descriptors of its own, which takes Linux 6.9"
+            .into(),
+        false => "that takes a descriptor of the ring, and its holders have none".into(),
+    }))
+}
+
+fn inode_of(fd: &OwnedFd) -> Result<u64, Errno> {
+    rustix::fs::fstat(fd).map(|stat| stat.st_ino)
 }

@@ -66,6 +66,8 @@ pub enum Reason {
     NotPermitted(io::Error),
     /// The kernel does not describe its types.
     MissingBtf,
+    /// /proc is not mounted, or shows another pid namespace.
+    WrongProc,
     /// The kernel has no such iterator target.
     MissingTarget(&'static str),
     /// The kernel has the target and refused the programs.
@@ -90,8 +92,13 @@ impl fmt::Display for Reason {
             ),
             Self::MissingBtf => write!(
                 f,
-                "{} is missing: the kernel was built without CONFIG_DEBUG_INFO_BTF",
+                "{} is missing: the kernel was built without CONFIG_DEBUG_INFO_BTF, \
+                 or /sys is not mounted",
                 select::BTF
+            ),
+            Self::WrongProc => write!(
+                f,
+                "/proc is not mounted or shows another pid namespace: mount -t proc proc /proc"
             ),
             Self::MissingTarget(target) => {
                 write!(f, "this kernel has no BPF iterator target {target}")

@@ -28,8 +28,8 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Loads the direct forms; the compat forms if the kernel refuses these,
-    /// but not if it refuses the caller.
+    /// Loads the direct forms; the compat forms if the kernel refuses these
+    /// programs, but not if it refuses the caller, or lacks memory.
     pub(crate) fn load(
         prepare: impl Fn() -> io::Result<Object>,
         forms: Forms,
@@ -37,8 +37,8 @@ impl Programs {
         if !COMPAT.load(Ordering::Relaxed) {
             match Self::load_form(&prepare, forms.direct) {
                 Ok(programs) => return Ok(programs),
-                Err(error) if is_permission(&error.source) => return Err(refusal(error)),
-                Err(_) => {}
+                Err(error) if is_verdict(&error) => {}
+                Err(error) => return Err(refusal(error)),
             }
         }
         let programs = Self::load_form(&prepare, forms.compat).map_err(refusal)?;
@@ -75,13 +75,32 @@ impl Programs {
     }
 }
 
-fn is_permission(error: &io::Error) -> bool {
-    // EACCES is what the verifier says of a program that it does not like.
-    error.raw_os_error() == Some(libc::EPERM)
+/// EPERM, and EACCES where it is not the verifier that says so.
+fn is_permission(error: &LoadError) -> bool {
+    match error.source.raw_os_error() {
+        Some(libc::EPERM) => true,
+        Some(libc::EACCES) => error.log.trim().is_empty(),
+        _ => false,
+    }
+}
+
+/// What a verifier says that does not know, or does not like, a program.
+fn is_verdict(error: &LoadError) -> bool {
+    const ENOTSUPP: i32 = 524; // include/linux/errno.h, not for user space
+    let said = [
+        libc::EINVAL,
+        libc::EACCES,
+        libc::E2BIG,
+        libc::ENOSPC,
+        libc::EOPNOTSUPP,
+        ENOTSUPP,
+    ];
+    let errno = error.source.raw_os_error();
+    !is_permission(error) && errno.is_some_and(|errno| said.contains(&errno))
 }
 
 fn refusal(error: LoadError) -> NotOpened {
-    if is_permission(&error.source) {
+    if is_permission(&error) {
         return NotOpened::Refused(Reason::NotPermitted(error.source));
     }
     // libbpf says ESRCH when the kernel's BTF lacks the attach target.

@@ -48,6 +48,15 @@ pub(crate) fn refuse_native() -> Reason {
     Reason::NotBuilt("this version of the crate has no native backend")
 }
 
+/// Fdinfo needs a /proc that shows our own pid namespace.
+pub(crate) fn check_proc() -> Result<(), Reason> {
+    let own = std::process::id().to_string();
+    match std::fs::read_link("/proc/self") {
+        Ok(shown) if shown.as_os_str() == own.as_str() => Ok(()),
+        _ => Err(Reason::WrongProc),
+    }
+}
+
 #[cfg(not(feature = "bpf"))]
 pub(crate) fn refuse_bpf() -> Reason {
     Reason::NotBuilt("this build has the feature `bpf` switched off")

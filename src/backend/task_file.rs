@@ -42,7 +42,7 @@ mod tests {
             .unwrap();
         let mut seen: Vec<String> = sightings
             .iter()
-            .filter(|sighting| sighting.inode == address.inode)
+            .filter(|sighting| sighting.key.1 == address.inode)
             .map(|sighting| format!("{sighting:?}"))
             .collect();
         seen.sort();

@@ -9,6 +9,8 @@ use crate::ring::{Ring, Via};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) pid: u32,
+    #[cfg_attr(not(feature = "bpf"), allow(dead_code))]
+    pub(crate) tid: u32,
     pub(crate) via: Via,
 }
 
@@ -47,10 +49,11 @@ impl Address {
     /// All holders of a ring that was found.
     pub(crate) fn of_ring(ring: &Ring) -> Self {
         let places = ring
-            .holders
+            .holders()
             .iter()
             .map(|holder| Place {
                 pid: holder.pid,
+                tid: holder.tid,
                 via: holder.via,
             })
             .collect();
@@ -65,6 +68,7 @@ impl Address {
             inode,
             places: vec![Place {
                 pid,
+                tid: pid,
                 via: Via::Descriptor(fd),
             }],
         }

@@ -96,6 +96,9 @@ enum Engine {
 /// The TaskFile backend needs Linux 6.1 and `CAP_BPF` with `CAP_PERFMON`, or
 /// `CAP_SYS_ADMIN`, in the initial user namespace. It keeps about 800 kB for
 /// the records of the largest table that a kernel allows (16,384 buffers).
+///
+/// It belongs to the process that made it: a child of fork(2) cannot use it.
+#[must_use]
 pub struct UringBufIter {
     engine: Engine,
     selection: Selection,
@@ -225,12 +228,13 @@ impl UringBufIter {
     ///
     /// Comes back within `limit`, give or take the time that a process takes
     /// to start, also when the owner of the lock never lets go of it. The wait
-    /// is done by a child process, for which this process is copied as by
-    /// fork(2). In the rare case that the lock is taken for good between the
-    /// look at its owner and the wait, the child stays until the lock is let
-    /// go, with the ring's descriptor and nothing else open, and not even
-    /// SIGKILL ends it sooner; it keeps the ring, and the memory that was
-    /// copied, for so long.
+    /// is done by a child process, which shares this one's memory and has a
+    /// copy of its descriptors for a moment. Everything is made
+    /// ready before the owner of the lock is looked at; in the rare case that
+    /// the lock is taken for good right after that look, the child
+    /// stays until the lock is let go, and not even SIGKILL ends it sooner; for
+    /// so long it keeps the ring's descriptor open, no other, and the memory of
+    /// this process in use, also when this process ends.
     ///
     /// While it runs, a small program runs at each io_uring_register(2) of the
     /// machine.

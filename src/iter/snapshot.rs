@@ -13,9 +13,13 @@ use crate::record::{BufFields, RegisteredBuf};
 pub enum Consistency {
     /// Read under one hold of `uring_lock`: the table at one moment.
     Locked,
-    /// Read without the lock, and proven not to have moved: `uring_lock` was
-    /// free before each record and at the end, table and size were the same
-    /// before and after, and two passes gave the same records.
+    /// Read without the lock, and seen not to move: `uring_lock` was free
+    /// before each record and at the end, table and size were the same before
+    /// and after, two passes gave the same records, and the reader was not
+    /// taken off its CPU meanwhile. What could still go unseen are several
+    /// complete changes, each within the time of one record and each undone
+    /// again in time for the second pass; [`Consistency::Locked`] excludes
+    /// that, too.
     Verified,
     /// A look without lock or proof. Records may be torn, and of different
     /// moments. Only ever given when asked for by name, and by fdinfo for an
@@ -48,6 +52,7 @@ impl std::fmt::Display for Consistency {
 /// # }
 /// ```
 #[derive(Debug)]
+#[must_use]
 pub struct Snapshot<'a, R = RegisteredBuf> {
     pub(crate) records: &'a [R],
     pub(crate) consistency: Consistency,

@@ -279,8 +279,13 @@ impl serde::Serialize for RegisteredBuf {
     }
 }
 
-/// What can be asked of a whole table. Implemented for `[RegisteredBuf]`.
-pub trait RegisteredBufs {
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for [super::RegisteredBuf] {}
+}
+
+/// What can be asked of a whole table: of `[RegisteredBuf]`.
+pub trait RegisteredBufs: sealed::Sealed {
     /// The slots that hold a buffer, in the order of their index.
     fn filled(&self) -> impl Iterator<Item = &RegisteredBuf>;
 

@@ -79,6 +79,7 @@ impl WalkReply {
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub(crate) struct FindRequest {
+    pub(crate) run: u64,
     pub(crate) page_shift: u8,
     pub(crate) pad: [u8; 7],
 }
@@ -101,12 +102,14 @@ pub(crate) const RING_SUM_VERIFIED: u32 = 1 << 0;
 pub(crate) const RING_SQPOLL_THREAD: u32 = 1 << 1;
 pub(crate) const RING_CHARGED: u32 = 1 << 2;
 pub(crate) const RING_ACCT_KNOWN: u32 = 1 << 3;
+pub(crate) const RING_DESCRIBED: u32 = 1 << 4;
 
 /// `struct ring_sighting`
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub(crate) struct RingSighting {
     pub(crate) ring: u64,
+    pub(crate) files: u64,
     pub(crate) inode: u64,
     pub(crate) pages: u64,
     pub(crate) acct_pages: u64,
@@ -140,12 +143,12 @@ const _: () = {
     assert!(size_of::<WalkReply>() == 56);
     assert!(offset_of!(WalkReply, owner) == 8);
     assert!(offset_of!(WalkReply, owner_comm) == 40);
-    assert!(size_of::<FindRequest>() == 8 && size_of::<FindReply>() == 8);
-    assert!(size_of::<RingSighting>() == 136);
-    assert!(offset_of!(RingSighting, pid) == 40);
-    assert!(offset_of!(RingSighting, setup_flags) == 68);
-    assert!(offset_of!(RingSighting, nr_bufs) == 96);
-    assert!(offset_of!(RingSighting, comm) == 120);
+    assert!(size_of::<FindRequest>() == 16 && size_of::<FindReply>() == 8);
+    assert!(size_of::<RingSighting>() == 144);
+    assert!(offset_of!(RingSighting, pid) == 48);
+    assert!(offset_of!(RingSighting, setup_flags) == 76);
+    assert!(offset_of!(RingSighting, nr_bufs) == 104);
+    assert!(offset_of!(RingSighting, comm) == 128);
 };
 
 /// The name of a task: bytes up to the first NUL.

@@ -5,17 +5,20 @@ use std::marker::PhantomData;
 use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
 
-use rustix::mm::{mmap, munmap, MapFlags, ProtFlags};
+use rustix::mm::{madvise, mmap, munmap, Advice, MapFlags, ProtFlags};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// The values of a `BPF_F_MMAPABLE` array map that lie one after the other.
 ///
 /// The map must belong to the engine alone: not pinned, its programs run only
 /// inside calls that take the engine by `&mut`. Then the memory cannot change
-/// while a slice is lent.
+/// while a slice is lent. A forked child does not get the mapping, so that it
+/// cannot change what its parent has lent: there every call is refused.
 pub(crate) struct Shared<T> {
     start: NonNull<T>,
     len: usize,
+    /// The process that has the mapping.
+    process: u32,
     // `T` is plain data without interior mutability.
     _values: PhantomData<T>,
 }
@@ -44,12 +47,15 @@ impl<T: FromBytes + IntoBytes + Immutable> Shared<T> {
                 0,
             )
         }?;
-        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Self {
-            start,
+        let shared = Self {
+            start: NonNull::new(start.cast()).ok_or(io::ErrorKind::InvalidData)?,
             len,
+            process: std::process::id(),
             _values: PhantomData,
-        })
+        };
+        // SAFETY: our own mapping, whole; a child of fork(2) goes without it.
+        unsafe { madvise(start, bytes, Advice::LinuxDontFork) }?;
+        Ok(shared)
     }
 
     fn bytes(len: usize) -> io::Result<usize> {
@@ -58,9 +64,13 @@ impl<T: FromBytes + IntoBytes + Immutable> Shared<T> {
             .ok_or_else(|| io::ErrorKind::InvalidInput.into())
     }
 
+    fn is_ours(&self) -> bool {
+        self.process == std::process::id()
+    }
+
     /// The first `len` values, `None` if there are fewer.
     pub(crate) fn get(&self, len: usize) -> Option<&[T]> {
-        if len > self.len {
+        if len > self.len || !self.is_ours() {
             return None;
         }
         // SAFETY: the mapping is page aligned, `self.len` values long and lives
@@ -70,21 +80,45 @@ impl<T: FromBytes + IntoBytes + Immutable> Shared<T> {
     }
 
     /// A copy of the first value.
-    pub(crate) fn read(&self) -> T {
+    ///
+    /// # Errors
+    ///
+    /// In a child of fork(2).
+    pub(crate) fn read(&self) -> io::Result<T> {
+        self.refuse_child()?;
         // SAFETY: mapped, aligned and valid as in `get`; volatile, because the
         // kernel wrote it without the compiler's knowledge.
-        unsafe { ptr::read_volatile(self.start.as_ptr()) }
+        Ok(unsafe { ptr::read_volatile(self.start.as_ptr()) })
     }
 
     /// Sets the first value.
-    pub(crate) fn write(&mut self, value: T) {
+    ///
+    /// # Errors
+    ///
+    /// In a child of fork(2).
+    pub(crate) fn write(&mut self, value: T) -> io::Result<()> {
+        self.refuse_child()?;
         // SAFETY: mapped writable and aligned; `&mut self` excludes readers.
-        unsafe { ptr::write_volatile(self.start.as_ptr(), value) }
+        unsafe { ptr::write_volatile(self.start.as_ptr(), value) };
+        Ok(())
+    }
+
+    fn refuse_child(&self) -> io::Result<()> {
+        match self.is_ours() {
+            true => Ok(()),
+            false => Err(io::Error::other(
+                "it was opened before fork(2), by the parent: open another one here",
+            )),
+        }
     }
 }
 
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
+        // In a forked child something else may be there by now.
+        if self.process != std::process::id() {
+            return;
+        }
         // SAFETY: the range is the one that `map` was given, and every borrow
         // of it has ended. An error would leave it mapped, which is harmless.
         let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len * size_of::<T>()) };

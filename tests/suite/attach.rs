@@ -161,7 +161,7 @@ fn a_ring_registered_by_another_thread() -> Outcome {
 
         let found = rings_of(Backend::TaskFile, process::id());
         let mut mine = found.iter().filter(|ring| {
-            let holders = &mut ring.holders.iter();
+            let holders = &mut ring.holders().iter();
             holders.any(|h| h.tid == me && h.via == Via::Registered(index))
         });
         let found = mine.next().expect("the ring of this thread");

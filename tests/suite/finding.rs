@@ -27,7 +27,7 @@ const BACKENDS: [Backend; 2] = [Backend::TaskFile, Backend::Fdinfo];
 fn assert_ring(ring: &Ring, load: &Workload, at: usize, backend: Backend) {
     let report = &load.report().rings[at];
     let context = format!("{backend}: {ring:?}\n{report:?}");
-    let [holder] = &ring.holders[..] else {
+    let [holder] = ring.holders() else {
         panic!("one holder is right: {context}");
     };
     assert_eq!(holder.pid, load.pid(), "{context}");
@@ -233,7 +233,7 @@ fn both_backends_agree() -> Outcome {
     for ring in &ours {
         let other = by_inode(&theirs, ring.inode);
         let vias = |ring: &Ring| {
-            ring.holders
+            ring.holders()
                 .iter()
                 .map(|h| (h.pid, h.via))
                 .collect::<Vec<_>>()

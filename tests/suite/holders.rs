@@ -27,7 +27,7 @@ trials![
 const BACKENDS: [Backend; 2] = [Backend::TaskFile, Backend::Fdinfo];
 
 fn vias(ring: &Ring) -> Vec<(u32, Via)> {
-    ring.holders.iter().map(|h| (h.pid, h.via)).collect()
+    ring.holders().iter().map(|h| (h.pid, h.via)).collect()
 }
 
 fn a_forked_holder() -> Outcome {
@@ -82,7 +82,7 @@ fn a_thousand_duplicates() -> Outcome {
     for backend in BACKENDS {
         let found = finder(backend).find_fd(process::id(), ring.raw_fd())?;
         let seen: Vec<i32> = found
-            .holders
+            .holders()
             .iter()
             .filter(|holder| holder.pid == process::id())
             .filter_map(|holder| holder.fd())

@@ -1,15 +1,15 @@
 //! Finds rings by /proc: descriptors first, then mappings.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::fs::MetadataExt;
 
-use crate::backend::fdinfo::reader::{list_consistency, prints_under_lock};
-use crate::backend::fdinfo::text::{parse, RingText, Text};
+use crate::backend::fdinfo::reader::{is_gone, list_consistency, prints_under_lock};
+use crate::backend::fdinfo::text::{parse, Text};
 use crate::error::{Error, Result};
-use crate::find::Sighting;
+use crate::find::{Details, Sighting};
 use crate::ring::{Holder, Pinned, Queue, SqPoll, Unseen, Via};
 
 const RING: &[u8] = b"anon_inode:[io_uring]";
@@ -23,8 +23,9 @@ pub(crate) fn find(pid: Option<u32>) -> Result<(Vec<Sighting>, Vec<Unseen>)> {
     };
     let mut found = Vec::new();
     let mut unseen = Vec::new();
+    let mut described = HashSet::new();
     for one in pids {
-        match look_at(one) {
+        match look_at(one, &mut described) {
             Ok(sightings) => found.extend(sightings),
             Err(e) if is_gone(&e) => {}
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
@@ -57,86 +58,86 @@ fn processes() -> Result<Vec<u32>> {
     Ok(pids)
 }
 
-fn is_gone(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
-}
-
-fn look_at(pid: u32) -> io::Result<Vec<Sighting>> {
+fn look_at(pid: u32, described: &mut HashSet<u64>) -> io::Result<Vec<Sighting>> {
     let process = format!("/proc/{pid}");
     let uid = fs::metadata(&process)?.uid();
     let name = fs::read(format!("{process}/comm"))?;
     let name = String::from_utf8_lossy(name.trim_ascii_end()).into_owned();
-    let holder = |via| Holder {
-        pid,
-        tid: pid,
-        via,
-        uid,
-        name: name.clone(),
+    let sighting = |inode, via, details| Sighting {
+        key: (0, inode),
+        holder: Holder {
+            pid,
+            tid: pid,
+            via,
+            uid,
+            name: name.clone(),
+        },
+        files: 0,
+        details,
     };
-    let mut found = HashMap::new();
     let mut all = Vec::new();
+    let mut held = HashSet::new();
     for entry in fs::read_dir(format!("{process}/fd"))? {
-        let entry = entry?;
-        let is_ring = fs::read_link(entry.path())
-            .is_ok_and(|target| target.as_os_str().as_encoded_bytes() == RING);
-        let Some(fd) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
+        let path = entry?.path();
+        let is_ring =
+            fs::read_link(&path).is_ok_and(|to| to.as_os_str().as_encoded_bytes() == RING);
+        let fd = path
+            .file_name()
+            .and_then(|name| name.to_str()?.parse().ok());
+        // A descriptor that went meanwhile is none.
+        let (true, Some(fd), Ok(file)) = (is_ring, fd, fs::metadata(&path)) else {
             continue;
         };
-        if !is_ring {
-            continue;
-        }
-        if let Some(sighting) = sight(pid, fd, holder(Via::Descriptor(fd))) {
-            found.insert(sighting.inode, ());
-            all.push(sighting);
-        }
+        let inode = file.ino();
+        held.insert(inode);
+        // A long list is read once, however many descriptors lead to it.
+        let details = match described.insert(inode) {
+            true => Some(describe(pid, fd)),
+            false => None,
+        };
+        all.push(sighting(inode, Via::Descriptor(fd), details));
     }
     for inode in mapped(&fs::read(format!("{process}/maps"))?) {
-        if found.insert(inode, ()).is_none() {
-            all.push(Sighting::new(inode, inode, holder(Via::Mapping)));
+        if !held.contains(&inode) {
+            all.push(sighting(inode, Via::Mapping, None));
         }
     }
     Ok(all)
 }
 
-/// One descriptor. `None` if it went away meanwhile.
-fn sight(pid: u32, fd: RawFd, holder: Holder) -> Option<Sighting> {
+/// What the text of a descriptor says. A ring of which no more can be learned
+/// (busy, gone, or a text that makes no sense) is a ring all the same.
+fn describe(pid: u32, fd: RawFd) -> Details {
     let path = format!("/proc/{pid}/fdinfo/{fd}");
-    let text = fs::read(&path).ok()?;
     let page_shift = rustix::param::page_size().trailing_zeros() as u8;
-    // A ring of which only the number is known is a ring all the same.
-    let (inode, ring) = match parse(&text, page_shift, &path).ok()? {
-        Text::Ring(ring) => (ring.inode?, Some(ring)),
-        Text::Bare { inode } => (inode?, None),
+    let text = fs::read(&path).map(|bytes| parse(&bytes, page_shift, &path));
+    let Ok(Ok(Text::Ring(ring))) = text else {
+        return Details::default();
     };
-    let mut sighting = Sighting::new(inode, inode, holder);
-    if let Some(ring) = ring {
-        describe(&mut sighting, &ring);
+    Details {
+        sq: Some(Queue {
+            entries: ring.sq_entries,
+            head: ring.sq_head,
+            tail: ring.sq_tail,
+        }),
+        cq: Some(Queue {
+            entries: ring.cq_entries,
+            head: ring.cq_head,
+            tail: ring.cq_tail,
+        }),
+        sqpoll: ring.sq_thread.map(|tid| SqPoll {
+            // Before 6.18 the number is that of the initial pid namespace.
+            tid: prints_under_lock().then_some(tid),
+            cpu: ring.sq_cpu,
+        }),
+        nr_bufs: Some(ring.nr_bufs),
+        nr_files: Some(ring.nr_files),
+        pinned: ring
+            .bufs
+            .as_deref()
+            .map(|bufs| Pinned::of(bufs, list_consistency(bufs))),
+        ..Details::default()
     }
-    Some(sighting)
-}
-
-fn describe(sighting: &mut Sighting, ring: &RingText) {
-    sighting.sq = Some(Queue {
-        entries: ring.sq_entries,
-        head: ring.sq_head,
-        tail: ring.sq_tail,
-    });
-    sighting.cq = Some(Queue {
-        entries: ring.cq_entries,
-        head: ring.cq_head,
-        tail: ring.cq_tail,
-    });
-    sighting.sqpoll = ring.sq_thread.map(|tid| SqPoll {
-        // Before 6.18 the number is that of the initial pid namespace.
-        tid: prints_under_lock().then_some(tid),
-        cpu: ring.sq_cpu,
-    });
-    sighting.nr_bufs = Some(ring.nr_bufs);
-    sighting.nr_files = Some(ring.nr_files);
-    sighting.pinned = ring
-        .bufs
-        .as_deref()
-        .map(|bufs| Pinned::of(bufs, list_consistency(bufs)));
 }
 
 /// The inodes of the rings in a /proc/PID/maps.

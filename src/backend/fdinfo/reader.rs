@@ -3,8 +3,8 @@
 use std::fs;
 use std::io;
 
-use crate::backend::fdinfo::text::{parse, Text};
-use crate::backend::select::NotOpened;
+use crate::backend::fdinfo::text::{parse, RingText, Text};
+use crate::backend::select::{check_proc, NotOpened};
 use crate::error::{Contention, Error, Result};
 use crate::iter::{Address, Consistency};
 use crate::record::RegisteredBuf;
@@ -13,29 +13,34 @@ use crate::ring::Via;
 /// Reads the table of one ring, again and again.
 pub(crate) struct Reader {
     address: Address,
-    pid: u32,
-    fd: i32,
+    /// The descriptors of the ring, the one in use last.
+    descriptors: Vec<(u32, i32)>,
     records: Vec<RegisteredBuf>,
 }
 
 impl Reader {
     pub(crate) fn open(address: Address) -> Result<Self, NotOpened> {
-        let descriptor = address.places.iter().find_map(|place| match place.via {
-            Via::Descriptor(fd) => Some((place.pid, fd)),
-            _ => None,
-        });
-        let Some((pid, fd)) = descriptor else {
+        check_proc().map_err(NotOpened::Refused)?;
+        let descriptors: Vec<(u32, i32)> = address
+            .places
+            .iter()
+            .rev()
+            .filter_map(|place| match place.via {
+                Via::Descriptor(fd) => Some((place.pid, fd)),
+                _ => None,
+            })
+            .collect();
+        if descriptors.is_empty() {
             return Err(NotOpened::Failed(Error::Unsupported {
                 backend: crate::Backend::Fdinfo,
                 what: "read a ring that no one has a descriptor of",
                 why: "/proc shows it as a mapping at most; the task-file backend can, as root"
                     .into(),
             }));
-        };
-        let reader = Self {
+        }
+        let mut reader = Self {
             address,
-            pid,
-            fd,
+            descriptors,
             records: Vec::new(),
         };
         reader.text()?;
@@ -46,56 +51,57 @@ impl Reader {
         self.address.inode
     }
 
-    fn path(&self) -> String {
-        format!("/proc/{}/fdinfo/{}", self.pid, self.fd)
-    }
-
-    fn text(&self) -> Result<Vec<u8>> {
-        let path = self.path();
-        fs::read(&path).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => self.address.gone(),
-            io::ErrorKind::PermissionDenied => Error::NotPermitted {
-                operation: format!("read {path}"),
-                needs: "be root, have CAP_SYS_PTRACE, or be the user that the process runs as",
-                source: e,
-            },
-            // The process went between open and read.
-            _ if e.raw_os_error() == Some(libc::ESRCH) => self.address.gone(),
-            _ => Error::os(format!("read {path}"), e),
-        })
+    /// The text of the first descriptor that still is this ring.
+    fn text(&mut self) -> Result<Text> {
+        let page_shift = rustix::param::page_size().trailing_zeros() as u8;
+        while let Some((pid, fd)) = self.descriptors.last() {
+            let path = format!("/proc/{pid}/fdinfo/{fd}");
+            match fs::read(&path) {
+                Ok(bytes) => {
+                    let text = parse(&bytes, page_shift, &path)?;
+                    // The number may have gone to another file. (The inode is
+                    // printed since 5.14.)
+                    if text.inode().is_none_or(|inode| inode == self.address.inode) {
+                        return Ok(text);
+                    }
+                }
+                Err(e) if is_gone(&e) => {}
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(Error::NotPermitted {
+                        operation: format!("read {path}"),
+                        needs: "be root, have CAP_SYS_PTRACE, or be the user that the \
+                                process runs as",
+                        source: e,
+                    })
+                }
+                Err(e) => return Err(Error::os(format!("read {path}"), e)),
+            }
+            self.descriptors.pop();
+        }
+        Err(self.address.gone())
     }
 
     /// Reads the list once, or says what was in the way.
     pub(crate) fn read(&mut self) -> Result<Result<Consistency, Contention>> {
         let text = self.text()?;
-        let page_shift = rustix::param::page_size().trailing_zeros() as u8;
-        let ring = match parse(&text, page_shift, &self.path())? {
-            Text::Ring(ring) => ring,
-            Text::Bare { inode } => {
-                self.same(inode)?;
-                return Ok(Err(Contention::LockHeldUnseen));
-            }
-        };
-        self.same(ring.inode)?;
-        let Some(bufs) = ring.bufs else {
+        let Text::Ring(RingText {
+            bufs: Some(bufs), ..
+        }) = text
+        else {
             return Ok(Err(Contention::LockHeldUnseen));
         };
         self.records = bufs;
         Ok(Ok(list_consistency(&self.records)))
     }
 
-    /// The number may have gone to another file. (The inode is printed since
-    /// 5.14.)
-    fn same(&self, inode: Option<u64>) -> Result<()> {
-        match inode {
-            Some(inode) if inode != self.address.inode => Err(self.address.gone()),
-            _ => Ok(()),
-        }
-    }
-
     pub(crate) fn records(&self) -> &[RegisteredBuf] {
         &self.records
     }
+}
+
+/// The process or the descriptor has gone, before or after it was opened.
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
 /// A list is printed under the lock. But up to 6.12 its title is not, and a

@@ -4,11 +4,12 @@ use crate::backend::program::{self, Forms, Programs};
 use crate::backend::select::{check_bpf, NotOpened};
 use crate::backend::task_file::page_shift;
 use crate::error::{Error, Result};
-use crate::find::Sighting;
+use crate::find::{Details, Sighting};
 use crate::iter::Consistency;
 use crate::record::wire;
 use crate::ring::{Charged, Holder, Pinned, Queue, SetupFlags, SqPoll, Unseen, Via};
 use crate::sys::bpf::{self, Object};
+use crate::sys::observer;
 use crate::sys::shared::Shared;
 
 const FIND: Forms = Forms {
@@ -26,6 +27,7 @@ pub(crate) struct Finder {
     reply: Shared<wire::FindReply>,
     sightings: Shared<wire::RingSighting>,
     capacity: usize,
+    runs: u64,
     programs: Programs,
 }
 
@@ -52,6 +54,7 @@ impl Finder {
             reply: Shared::map(fd(c".bss.reply")?, 1).map_err(fail)?,
             sightings: Shared::map(fd(c"sightings")?, capacity).map_err(fail)?,
             capacity,
+            runs: 0,
             programs,
         })
     }
@@ -71,16 +74,22 @@ impl Finder {
     /// Runs all programs, one after the other into the same map: the number of
     /// sightings.
     fn run(&mut self, pid: Option<u32>) -> Result<usize> {
-        self.request.write(wire::FindRequest {
-            page_shift: page_shift(),
-            pad: [0; 7],
-        });
-        self.reply.write(wire::FindReply::default());
+        self.runs += 1;
+        let fail = |e| Error::os("use a RingFinder", e);
+        self.request
+            .write(wire::FindRequest {
+                run: self.runs,
+                page_shift: page_shift(),
+                pad: [0; 7],
+            })
+            .map_err(fail)?;
+        self.reply.write(wire::FindReply::default()).map_err(fail)?;
         for name in self.programs.names {
             let link = self.programs.link(name, pid)?;
             program::run(&link)?;
         }
-        Ok(usize::try_from(self.reply.read().nr).unwrap_or(usize::MAX))
+        let nr = self.reply.read().map_err(fail)?.nr;
+        Ok(usize::try_from(nr).unwrap_or(usize::MAX))
     }
 
     /// Room for twice as many: the next look may see more.
@@ -104,7 +113,12 @@ impl Finder {
 fn decode(raw: &[wire::RingSighting]) -> Result<(Vec<Sighting>, Vec<Unseen>)> {
     let mut sightings = Vec::with_capacity(raw.len());
     let mut unseen = Vec::new();
+    let ours = observer::abandoned();
     for (at, row) in raw.iter().enumerate() {
+        // A child of ours that waits for a lock is no holder that counts.
+        if ours.contains(&row.pid) {
+            continue;
+        }
         let via = match row.via {
             wire::VIA_DESCRIPTOR => Via::Descriptor(row.fd),
             wire::VIA_REGISTERED => Via::Registered(row.fd.unsigned_abs()),
@@ -129,12 +143,9 @@ fn decode(raw: &[wire::RingSighting]) -> Result<(Vec<Sighting>, Vec<Unseen>)> {
 }
 
 fn decode_one(row: &wire::RingSighting, via: Via) -> Sighting {
-    let page = rustix::param::page_size() as u64;
-    let bytes = |pages: u64| pages.saturating_mul(page);
     let has = |flag| row.flags & flag != 0;
     Sighting {
-        key: row.ring,
-        inode: row.inode,
+        key: (row.ring, row.inode),
         holder: Holder {
             pid: row.pid,
             tid: row.tid,
@@ -142,6 +153,16 @@ fn decode_one(row: &wire::RingSighting, via: Via) -> Sighting {
             uid: row.uid,
             name: wire::comm(&row.comm),
         },
+        files: row.files,
+        details: has(wire::RING_DESCRIBED).then(|| details(row)),
+    }
+}
+
+fn details(row: &wire::RingSighting) -> Details {
+    let page = rustix::param::page_size() as u64;
+    let bytes = |pages: u64| pages.saturating_mul(page);
+    let has = |flag| row.flags & flag != 0;
+    Details {
         creator_uid: Some(row.creator_uid),
         flags: Some(SetupFlags::from_bits_retain(row.setup_flags)),
         sq: Some(Queue {
@@ -158,7 +179,7 @@ fn decode_one(row: &wire::RingSighting, via: Via) -> Sighting {
             tid: (has(wire::RING_SQPOLL_THREAD) && row.sqpoll_tid != 0).then_some(row.sqpoll_tid),
             cpu: u32::try_from(row.sqpoll_cpu).ok(),
         }),
-        // All bits set is a table that is just being freed.
+        // All bits set is a table that is just being changed.
         nr_bufs: (row.nr_bufs != u32::MAX).then_some(row.nr_bufs),
         nr_files: (row.nr_files != u32::MAX).then_some(row.nr_files),
         pinned: has(wire::RING_SUM_VERIFIED).then(|| Pinned {

@@ -1,10 +1,12 @@
 //! Reads the table of one ring.
 
+use std::io;
 use std::os::fd::OwnedFd;
 
 use crate::backend::program::{self, Forms, Programs};
 use crate::backend::select::{check_bpf, NotOpened};
 use crate::backend::task_file::page_shift;
+use crate::backend::Reason;
 use crate::error::{Contention, Error, LockOwner, Result};
 use crate::iter::{Address, Place};
 use crate::record::wire::{comm, Mode, Status, WalkReply, WalkRequest, MAX_BUFS};
@@ -42,6 +44,21 @@ impl Maps {
             reply: Shared::map(fd(c".bss.reply")?, 1).map_err(fail)?,
             records: Shared::map(fd(c".bss.records")?, MAX_BUFS).map_err(fail)?,
         })
+    }
+
+    /// Puts a request where the next run finds it.
+    pub(crate) fn ask(&mut self, request: WalkRequest) -> Result<()> {
+        let written = self.request.write(request);
+        written
+            .and_then(|()| self.reply.write(WalkReply::default()))
+            .map_err(|e| Error::os("use a UringBufIter", e))
+    }
+
+    /// What the last run answered.
+    pub(crate) fn answer(&self) -> Result<WalkReply> {
+        self.reply
+            .read()
+            .map_err(|e| Error::os("use a UringBufIter", e))
     }
 
     /// The records that the last run wrote, after a look at each.
@@ -110,10 +127,16 @@ impl Walker {
 
     /// Walks the table once: its size, or what was in the way.
     pub(crate) fn walk(&mut self, mode: Mode) -> Result<Result<usize, Contention>> {
+        let reply = self.look(mode)?;
+        outcome(&self.address, &reply)
+    }
+
+    /// Looks at the ring at the first place that still has it.
+    pub(crate) fn look(&mut self, mode: Mode) -> Result<WalkReply> {
         loop {
             let reply = self.run(mode)?;
             if reply.status() != Some(Status::NotFound) {
-                return outcome(&self.address, &reply);
+                return Ok(reply);
             }
             // This holder let go of it; another may still have it. One look
             // at a process sees all that it has of a kind.
@@ -130,25 +153,15 @@ impl Walker {
         }
     }
 
-    /// Who holds `uring_lock` now, if somebody does.
-    pub(crate) fn peek(&mut self) -> Result<WalkReply> {
-        let reply = self.run(Mode::Peek)?;
-        match reply.status() {
-            Some(Status::Done) => Ok(reply),
-            _ => Err(self.address.gone()),
-        }
-    }
-
     fn run(&mut self, mode: Mode) -> Result<WalkReply> {
-        self.maps.request.write(WalkRequest {
+        self.maps.ask(WalkRequest {
             inode: self.address.inode,
             mode: mode as u32,
             page_shift: page_shift(),
             ..WalkRequest::default()
-        });
-        self.maps.reply.write(WalkReply::default());
+        })?;
         program::run(&self.link)?;
-        Ok(self.maps.reply.read())
+        self.maps.answer()
     }
 
     pub(crate) fn records(&self, nr: usize) -> Result<&[RegisteredBuf]> {
@@ -163,8 +176,20 @@ fn load(place: Place) -> Result<(Programs, OwnedFd), NotOpened> {
         Via::Mapping => BY_MAPPING,
     };
     let programs = Programs::load(|| Object::open(bpf::bufs_object()), forms)?;
-    let link = programs.link(programs.names[0], Some(place.pid))?;
+    let link = programs
+        .link(programs.names[0], Some(place.pid))
+        .map_err(refuse_if_forbidden)?;
     Ok((programs, link))
+}
+
+/// A kernel or security module that loads a program and forbids its use.
+fn refuse_if_forbidden(error: Error) -> NotOpened {
+    match error {
+        Error::Os { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            NotOpened::Refused(Reason::NotPermitted(source))
+        }
+        error => NotOpened::Failed(error),
+    }
 }
 
 /// What a reply says about the walk.

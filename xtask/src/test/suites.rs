@@ -44,6 +44,7 @@ pub(super) fn run_integration(adapt: impl Fn(Cmd) -> Cmd) -> Result<()> {
     }
     // Cargo builds no binaries of a package that is only depended on.
     adapt(line("cargo build -p uring-testkit --bins")).run()?;
+    adapt(line("cargo build --examples")).run()?;
     adapt(line(&format!("{LIMIT} cargo test --test integration"))).run()
 }
 
