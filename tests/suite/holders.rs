@@ -184,7 +184,11 @@ fn next_holder(way: Way) -> Outcome {
             assert_reads(way, &mut iter, &expected);
             drop(ours);
         }
-        let error = way.snapshot(&mut iter).map(drop).expect_err("gone");
+        let Err(error) = way.snapshot(&mut iter).map(drop) else {
+            let all = finder(Backend::TaskFile).find_all()?.rings;
+            let now = all.iter().find(|one| one.inode == ring.inode);
+            panic!("nobody should hold {ring:#?}, but by now {now:#?}");
+        };
         assert!(matches!(error, Error::RingGone { .. }), "{error:?}");
     }
     done()
