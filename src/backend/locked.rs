@@ -185,18 +185,21 @@ fn copy_descriptor(walker: &mut Walker) -> Result<OwnedFd> {
     let address = walker.address().clone();
     let mut refused = None;
     let mut found = false;
+    let mut out_of_reach = false;
     for place in &address.places {
         let Via::Descriptor(fd) = place.via else {
             continue;
         };
         found = true;
-        let copy = pidfd::copy_of(place.pid, fd).or_else(|e| match e {
+        let copy = match pidfd::copy_of(place.pid, fd) {
             // In the table of a thread that does not share the leader's.
-            Error::NoSuchDescriptor { .. } | Error::NoSuchProcess { .. } => {
-                pidfd::copy_of_thread(place.tid, fd)
+            Err(Error::NoSuchDescriptor { .. }) => {
+                let copy = pidfd::copy_of_thread(place.tid, fd);
+                out_of_reach |= copy.is_err();
+                copy
             }
-            e => Err(e),
-        });
+            copy => copy,
+        };
         match copy {
             Ok(copy) if inode_of(&copy) == Ok(address.inode) => return Ok(copy),
             Err(error @ Error::NotPermitted { .. }) => refused = Some(error),
@@ -205,6 +208,9 @@ fn copy_descriptor(walker: &mut Walker) -> Result<OwnedFd> {
     }
     if let Some(error) = refused {
         return Err(error);
+    }
+    if found && !out_of_reach {
+        return Err(address.gone());
     }
     // Gone, or there and out of reach.
     walker.look(Mode::Peek)?;
