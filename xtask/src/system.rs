@@ -82,6 +82,112 @@ pub(crate) const CLANG_FORMAT: &[Need] = &[Need {
     present: || line("clang-format-19 --version").succeeds(),
 }];
 
+/// For building kernels.
+pub(crate) const KERNEL: &[Need] = &[
+    Need {
+        package: "gcc",
+        why: "compiles the kernel",
+        elsewhere: "gcc (Fedora, Arch)",
+        present: || line("gcc --version").succeeds(),
+    },
+    Need {
+        package: "libc6-dev",
+        why: "headers of the C library, for the build's own programs",
+        elsewhere: "glibc-devel (Fedora), glibc (Arch)",
+        present: || header("stdio.h") && header("linux/types.h"),
+    },
+    Need {
+        package: "make",
+        why: "drives the kernel's build",
+        elsewhere: "make (Fedora, Arch)",
+        present: || line("make --version").succeeds(),
+    },
+    Need {
+        package: "flex",
+        why: "generates the reader of Kconfig files",
+        elsewhere: "flex (Fedora, Arch)",
+        present: || line("flex --version").succeeds(),
+    },
+    Need {
+        package: "bison",
+        why: "generates the reader of Kconfig files",
+        elsewhere: "bison (Fedora, Arch)",
+        present: || line("bison --version").succeeds(),
+    },
+    Need {
+        package: "bc",
+        why: "computes a header of the kernel",
+        elsewhere: "bc (Fedora, Arch)",
+        present: || line("bc --version").succeeds(),
+    },
+    Need {
+        package: "perl",
+        why: "scripts of the kernel's build, checkpatch",
+        elsewhere: "perl (Fedora, Arch)",
+        present: || line("perl -MList::Util -e 1").succeeds(),
+    },
+    Need {
+        package: "patch",
+        why: "applies the patches",
+        elsewhere: "patch (Fedora, Arch)",
+        present: || line("patch --version").succeeds(),
+    },
+    Need {
+        package: "xz-utils",
+        why: "unpacks the kernel's source",
+        elsewhere: "xz (Fedora, Arch)",
+        present: || line("xz --version").succeeds(),
+    },
+    Need {
+        package: "libelf-dev",
+        why: "libelf: objtool and resolve_btfids read objects with it",
+        elsewhere: "elfutils-libelf-devel (Fedora), libelf (Arch)",
+        present: || header("libelf.h"),
+    },
+    Need {
+        package: "zlib1g-dev",
+        why: "zlib: resolve_btfids links it",
+        elsewhere: "zlib-devel (Fedora), zlib (Arch)",
+        present: || header("zlib.h"),
+    },
+    Need {
+        package: "dwarves",
+        why: "pahole: makes the kernel's BTF",
+        elsewhere: "dwarves (Fedora), pahole (Arch)",
+        present: || line("pahole --version").succeeds(),
+    },
+];
+
+/// For checking patches: more than building them takes.
+pub(crate) const KERNEL_CHECK: &[Need] = &[Need {
+    package: "sparse",
+    why: "checks address spaces and lock annotations",
+    elsewhere: "sparse (Fedora, Arch)",
+    present: || line("sparse --version").succeeds(),
+}];
+
+/// For virtual machines.
+pub(crate) const VM: &[Need] = &[
+    Need {
+        package: "qemu-system-x86",
+        why: "the virtual machine",
+        elsewhere: "qemu-system-x86 (Fedora, Arch)",
+        present: || line("qemu-system-x86_64 --version").succeeds(),
+    },
+    Need {
+        package: "qemu-guest-agent",
+        why: "runs in the guest, from the host's files, and starts the command",
+        elsewhere: "qemu-guest-agent (Fedora, Arch)",
+        present: || line("qemu-ga --version").succeeds(),
+    },
+    Need {
+        package: "util-linux",
+        why: "setpriv, mount, dmesg: for the machine and in it",
+        elsewhere: "util-linux (Fedora, Arch)",
+        present: || line("setpriv --version").succeeds() && line("dmesg --version").succeeds(),
+    },
+];
+
 /// For the integration tests.
 pub(crate) const SUITE: &[Need] = &[Need {
     package: "util-linux",
@@ -97,6 +203,19 @@ pub(crate) fn ensure<'a>(needs: impl IntoIterator<Item = &'a Need>) -> Result<()
         println!("every package that is needed is here");
         return Ok(());
     }
+    install(missing)
+}
+
+/// The same, with nothing to say where nothing is missing.
+pub(crate) fn ensure_quietly(needs: &[Need]) -> Result<()> {
+    let missing = missing(needs);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    install(missing)
+}
+
+fn install(missing: Vec<&Need>) -> Result<()> {
     let Some(mut apt) = apt_get() else {
         bail!("{}", explain(&missing));
     };
@@ -115,6 +234,17 @@ pub(crate) fn ensure<'a>(needs: impl IntoIterator<Item = &'a Need>) -> Result<()
         return Ok(());
     }
     bail!("installed, and still not usable: {}", names(&still));
+}
+
+/// Fetches apt's lists anew; does nothing where that cannot be done.
+pub(crate) fn apt_update() -> Result<()> {
+    match apt_get() {
+        Some(mut apt) => {
+            apt.push("update");
+            cmd(apt).run()
+        }
+        None => Ok(()),
+    }
 }
 
 fn missing<'a>(needs: impl IntoIterator<Item = &'a Need>) -> Vec<&'a Need> {
