@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use anyhow::{bail, Context as _, Result};
 
@@ -100,17 +100,39 @@ impl Cmd {
     }
 
     /// What the command prints on its standard output, without showing anything.
-    pub(crate) fn read(mut self) -> Result<String> {
+    pub(crate) fn read(self) -> Result<String> {
         let shown = self.shown();
-        let output = self
-            .command
-            .output()
-            .with_context(|| format!("cannot start `{shown}`"))?;
+        let output = self.output()?;
         if !output.status.success() {
             let stderr = String::from_utf8_lossy(&output.stderr);
             bail!("`{shown}`: {}\n{}", output.status, stderr.trim_end());
         }
         String::from_utf8(output.stdout).with_context(|| format!("`{shown}` printed no UTF-8"))
+    }
+
+    /// Runs it without showing anything, whatever its end.
+    pub(crate) fn output(mut self) -> Result<Output> {
+        let shown = self.shown();
+        let output = self.command.output();
+        output.with_context(|| format!("cannot start `{shown}`"))
+    }
+
+    /// The same with standard error in standard output, in the order it was written.
+    pub(crate) fn merged(self) -> Self {
+        let mut merged = cmd(["sh", "-c", r#"exec "$@" 2>&1"#, "sh"]);
+        merged.command.arg(self.command.get_program());
+        merged.command.args(self.command.get_args());
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => merged.command.env(name, value),
+                None => merged.command.env_remove(name),
+            };
+        }
+        if let Some(dir) = self.command.get_current_dir() {
+            merged.command.current_dir(dir);
+        }
+        merged.prefix = self.prefix;
+        merged
     }
 
     /// Whether the command is there and succeeds, without showing anything.

@@ -1,11 +1,15 @@
 //! What the machine must have besides Rust: found by trying it, installed with
 //! apt-get where that is possible and allowed, explained where it is not.
 
+mod needs;
+
 use std::path::Path;
 
 use anyhow::{bail, Result};
 
 use crate::run::{cmd, line};
+
+pub(crate) use needs::*;
 
 /// Something that the machine must have.
 pub(crate) struct Need {
@@ -18,78 +22,6 @@ pub(crate) struct Need {
     present: fn() -> bool,
 }
 
-/// For building the library with its BPF backends.
-pub(crate) const BUILD: &[Need] = &[
-    Need {
-        package: "gcc",
-        why: "compiles libbpf, links everything",
-        elsewhere: "gcc (Fedora, Arch)",
-        present: || line("cc --version").succeeds(),
-    },
-    Need {
-        package: "libc6-dev",
-        why: "headers of the C library, for libbpf",
-        elsewhere: "glibc-devel (Fedora), glibc (Arch)",
-        present: || header("stdio.h") && header("linux/types.h"),
-    },
-    Need {
-        package: "make",
-        why: "builds libbpf",
-        elsewhere: "make (Fedora, Arch)",
-        present: || line("make --version").succeeds(),
-    },
-    Need {
-        package: "pkg-config",
-        why: "lets libbpf's build find libelf and zlib",
-        elsewhere: "pkgconf-pkg-config (Fedora), pkgconf (Arch)",
-        present: || pkg_config("--version"),
-    },
-    Need {
-        package: "libelf-dev",
-        why: "libelf: libbpf reads BPF objects with it",
-        elsewhere: "elfutils-libelf-devel (Fedora), libelf (Arch)",
-        present: || pkg_config("--exists libelf") && header("libelf.h"),
-    },
-    Need {
-        package: "zlib1g-dev",
-        why: "zlib: libelf reads compressed sections with it",
-        elsewhere: "zlib-devel (Fedora), zlib (Arch)",
-        present: || pkg_config("--exists zlib") && header("zlib.h"),
-    },
-];
-
-/// For rebuilding the BPF objects.
-pub(crate) const BPF: &[Need] = &[
-    Need {
-        package: "clang-19",
-        why: "compiles the BPF programs",
-        elsewhere: "LLVM 19 with `clang-19` in PATH",
-        present: || line("clang-19 --version").succeeds(),
-    },
-    Need {
-        package: "llvm-19",
-        why: "llvm-strip-19: takes debug sections out of the BPF objects",
-        elsewhere: "LLVM 19 with `llvm-strip-19` in PATH",
-        present: || line("llvm-strip-19 --version").succeeds(),
-    },
-];
-
-/// For checking the format of the BPF sources.
-pub(crate) const CLANG_FORMAT: &[Need] = &[Need {
-    package: "clang-format-19",
-    why: "checks the format of the BPF sources",
-    elsewhere: "LLVM 19 with `clang-format-19` in PATH",
-    present: || line("clang-format-19 --version").succeeds(),
-}];
-
-/// For the integration tests.
-pub(crate) const SUITE: &[Need] = &[Need {
-    package: "util-linux",
-    why: "unshare, setpriv: namespaces and users for the tests",
-    elsewhere: "util-linux (Fedora, Arch)",
-    present: || line("unshare --version").succeeds() && line("setpriv --version").succeeds(),
-}];
-
 /// Installs what is missing, or says what to install.
 pub(crate) fn ensure<'a>(needs: impl IntoIterator<Item = &'a Need>) -> Result<()> {
     let missing = missing(needs);
@@ -97,6 +29,19 @@ pub(crate) fn ensure<'a>(needs: impl IntoIterator<Item = &'a Need>) -> Result<()
         println!("every package that is needed is here");
         return Ok(());
     }
+    install(missing)
+}
+
+/// The same, with nothing to say where nothing is missing.
+pub(crate) fn ensure_quietly(needs: &[Need]) -> Result<()> {
+    let missing = missing(needs);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    install(missing)
+}
+
+fn install(missing: Vec<&Need>) -> Result<()> {
     let Some(mut apt) = apt_get() else {
         bail!("{}", explain(&missing));
     };
@@ -115,6 +60,17 @@ pub(crate) fn ensure<'a>(needs: impl IntoIterator<Item = &'a Need>) -> Result<()
         return Ok(());
     }
     bail!("installed, and still not usable: {}", names(&still));
+}
+
+/// Fetches apt's lists anew; does nothing where that cannot be done.
+pub(crate) fn apt_update() -> Result<()> {
+    match apt_get() {
+        Some(mut apt) => {
+            apt.push("update");
+            cmd(apt).run()
+        }
+        None => Ok(()),
+    }
 }
 
 fn missing<'a>(needs: impl IntoIterator<Item = &'a Need>) -> Vec<&'a Need> {

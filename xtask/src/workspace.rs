@@ -36,6 +36,19 @@ pub(crate) fn target_dir() -> Result<PathBuf> {
         .to_owned())
 }
 
+/// The folder for what is kept between clones: `XDG_CACHE_HOME` or what stands for it.
+pub(crate) fn cache_dir() -> Result<PathBuf> {
+    let cache = env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty());
+    let cache = match cache {
+        Some(cache) => PathBuf::from(cache),
+        None => {
+            let home = env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?;
+            PathBuf::from(home).join(".cache")
+        }
+    };
+    Ok(cache.join(LIBRARY))
+}
+
 /// The library's version.
 pub(crate) fn version() -> Result<String> {
     field_of(&metadata("--no-deps")?, LIBRARY, "version")

@@ -1,12 +1,12 @@
 //! Steps on what the workspace depends on, by cargo-deny and deny.toml.
 
-use std::env;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::Outcome::{self, NotRun, Passed};
 use crate::run::{cmd, line};
+use crate::workspace;
 
 /// The version of cargo-deny that this repository uses.
 const CARGO_DENY: &str = "0.20.2";
@@ -35,15 +35,7 @@ pub(super) fn advisories() -> Result<Outcome> {
 
 /// The path of cargo-deny: kept outside the clone, so compiled once a machine.
 fn cargo_deny() -> Result<PathBuf> {
-    let cache = env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty());
-    let cache = match cache {
-        Some(cache) => PathBuf::from(cache),
-        None => {
-            PathBuf::from(env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?)
-                .join(".cache")
-        }
-    };
-    let root = cache.join(format!("uring-bpf-iter/tools/cargo-deny-{CARGO_DENY}"));
+    let root = workspace::cache_dir()?.join(format!("tools/cargo-deny-{CARGO_DENY}"));
     let program = root.join("bin/cargo-deny");
     if !program.exists() {
         println!("cargo-deny {CARGO_DENY} is not here yet: compiling it takes some minutes, once");

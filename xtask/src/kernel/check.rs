@@ -1,0 +1,179 @@
+//! `cargo xtask kernel check`: that each patch of a series by itself builds, with
+//! one of its subsystems missing too, and is clean. The result is a table.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::lint::{self, Linter};
+use super::source::Source;
+use super::{cache, config, make, patches, Flavour};
+use crate::run::heading;
+use crate::system;
+
+/// A column of the table.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Column {
+    /// The whole kernel of flavour plain, with BTF.
+    Plain,
+    /// A small kernel without io_uring.
+    NoIoUring,
+    /// A small kernel without the bpf system call.
+    NoBpf,
+    /// A small kernel without epoll.
+    NoEpoll,
+    /// gcc with W=1, on the C files that the patch touches.
+    W1,
+    /// sparse, on the same files: nothing that it did not say before.
+    Sparse,
+    /// checkpatch --strict --no-signoff.
+    Checkpatch,
+}
+
+use Column::{Checkpatch, NoBpf, NoEpoll, NoIoUring, Plain, Sparse, W1};
+
+const COLUMNS: [Column; 7] = [Plain, NoIoUring, NoBpf, NoEpoll, W1, Sparse, Checkpatch];
+
+impl Column {
+    fn title(self) -> &'static str {
+        match self {
+            Plain => "plain",
+            NoIoUring => "IO_URING=n",
+            NoBpf => "BPF_SYSCALL=n",
+            NoEpoll => "EPOLL=n",
+            W1 => "W=1",
+            Sparse => "sparse",
+            Checkpatch => "checkpatch",
+        }
+    }
+
+    /// For a column that builds a kernel: its folder, its target, and the option it lacks.
+    fn build(self) -> Option<(&'static str, &'static str, Option<&'static str>)> {
+        match self {
+            Plain => Some(("build-plain", "bzImage", None)),
+            NoIoUring => Some(("check-no-io_uring", "vmlinux", Some("CONFIG_IO_URING"))),
+            NoBpf => Some(("check-no-bpf", "vmlinux", Some("CONFIG_BPF_SYSCALL"))),
+            NoEpoll => Some(("check-no-epoll", "vmlinux", Some("CONFIG_EPOLL"))),
+            W1 | Sparse | Checkpatch => None,
+        }
+    }
+}
+
+/// How a patch did in a column.
+enum Cell {
+    Ok,
+    /// Nothing to check.
+    None,
+    /// What was found.
+    Bad(String),
+}
+
+/// Checks the patches of a series, in all columns or some; says whether all is well.
+pub(crate) fn check(series: &str, only: &[Column]) -> Result<bool> {
+    let source = Source::of(series)?;
+    system::ensure_quietly(system::KERNEL)?;
+    system::ensure_quietly(system::KERNEL_CHECK)?;
+    let patches = patches::of(series)?;
+    let chosen = |column: &Column| only.is_empty() || only.contains(column);
+    let columns: Vec<Column> = COLUMNS.into_iter().filter(chosen).collect();
+
+    let home = source.home()?;
+    let _lock = cache::lock(&home)?;
+    let tree = source.tree(&home)?;
+    patches::bring_to(&home, &[])?;
+    for column in &columns {
+        configure(*column, &home, &tree)?;
+    }
+    let mut linter = Linter::new(&home, &tree)?;
+
+    let mut rows = Vec::new();
+    for (at, patch) in patches.iter().enumerate() {
+        let name = patch.file_stem().unwrap_or_default().to_string_lossy();
+        heading(&name);
+        let c_files = lint::kernel_c_files(&patches::touched_by(patch)?);
+        if columns.contains(&W1) || columns.contains(&Sparse) {
+            linter.look_before(&c_files)?;
+        }
+        patches::bring_to(&home, &patches[..=at])?;
+        let mut row = Vec::new();
+        for column in &columns {
+            let cell = match column {
+                W1 => findings(linter.new_warnings(&c_files)?),
+                Sparse => findings(linter.new_sparse(&c_files)?),
+                Checkpatch => findings(Some(lint::checkpatch(&tree, patch)?)),
+                Plain | NoIoUring | NoBpf | NoEpoll => build(*column, &home, &tree),
+            };
+            if let Cell::Bad(found) = &cell {
+                println!("{}: {found}", column.title());
+            }
+            row.push(cell);
+        }
+        rows.push((name.into_owned(), row));
+    }
+    Ok(table(&columns, &rows))
+}
+
+fn configure(column: Column, home: &Path, tree: &Path) -> Result<()> {
+    let Some((folder, _, lacking)) = column.build() else {
+        return Ok(());
+    };
+    let fragments = match lacking {
+        None => Flavour::Plain.fragments(),
+        Some(option) => {
+            let without = home.join(format!("{folder}.config"));
+            fs::write(&without, format!("# {option} is not set\n"))
+                .with_context(|| format!("cannot write {}", without.display()))?;
+            vec![PathBuf::from("kernel/config.check"), without]
+        }
+    };
+    config::configure(tree, &home.join(folder), &fragments)
+}
+
+fn build(column: Column, home: &Path, tree: &Path) -> Cell {
+    let Some((folder, target, _)) = column.build() else {
+        return Cell::None;
+    };
+    let log = home.join(format!("{folder}.log"));
+    match make::run(tree, &home.join(folder), &[target], &log) {
+        Ok(warnings) => findings(Some(warnings)),
+        Err(error) => Cell::Bad(format!("{error:#}")),
+    }
+}
+
+/// A cell of what was found; `None`: there was nothing to look at.
+fn findings(found: Option<Vec<String>>) -> Cell {
+    match found {
+        None => Cell::None,
+        Some(lines) if lines.is_empty() => Cell::Ok,
+        Some(lines) => Cell::Bad(lines.join("\n  ")),
+    }
+}
+
+/// Prints the table; says whether nothing bad is in it.
+fn table(columns: &[Column], rows: &[(String, Vec<Cell>)]) -> bool {
+    heading("Summary");
+    print!("{:<44}", "patch");
+    for column in columns {
+        print!(" {:>13}", column.title());
+    }
+    println!();
+    let mut bad = 0;
+    for (name, row) in rows {
+        print!("{:<44}", name.chars().take(44).collect::<String>());
+        for cell in row {
+            let word = match cell {
+                Cell::Ok => "ok",
+                Cell::None => "-",
+                Cell::Bad(_) => {
+                    bad += 1;
+                    "BAD"
+                }
+            };
+            print!(" {word:>13}");
+        }
+        println!();
+    }
+    println!("\n{} patches, {bad} findings", rows.len());
+    bad == 0
+}

@@ -1,0 +1,176 @@
+//! What gcc with W=1, sparse and checkpatch say of a patch, and did not say
+//! before it: the untouched tree is not clean either.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::{config, make, Flavour};
+use crate::run::cmd;
+
+/// Compiles single files, in a build folder of its own, and remembers what was said.
+pub(super) struct Linter {
+    tree: PathBuf,
+    build: PathBuf,
+    /// What was said of a file when it was last looked at, by kind.
+    known: BTreeMap<(Kind, PathBuf), Vec<String>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    W1,
+    Sparse,
+}
+
+impl Kind {
+    fn argument(self) -> &'static str {
+        match self {
+            Self::W1 => "W=1",
+            Self::Sparse => "C=2",
+        }
+    }
+}
+
+impl Linter {
+    /// Wants the tree without any patch.
+    pub(super) fn new(home: &Path, tree: &Path) -> Result<Self> {
+        let build = home.join("check-lint");
+        config::configure(tree, &build, &Flavour::Plain.fragments())?;
+        Ok(Self {
+            tree: tree.to_owned(),
+            build,
+            known: BTreeMap::new(),
+        })
+    }
+
+    /// Notes what is said of files before a patch changes them.
+    pub(super) fn look_before(&mut self, files: &[PathBuf]) -> Result<()> {
+        for file in files {
+            for kind in [Kind::W1, Kind::Sparse] {
+                let key = (kind, file.clone());
+                if !self.known.contains_key(&key) {
+                    let said = self.look(kind, file)?;
+                    self.known.insert(key, said);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// gcc's warnings that are new; `None` where there is no file to compile.
+    pub(super) fn new_warnings(&mut self, files: &[PathBuf]) -> Result<Option<Vec<String>>> {
+        self.fresh(Kind::W1, files)
+    }
+
+    /// The same for sparse.
+    pub(super) fn new_sparse(&mut self, files: &[PathBuf]) -> Result<Option<Vec<String>>> {
+        self.fresh(Kind::Sparse, files)
+    }
+
+    fn fresh(&mut self, kind: Kind, files: &[PathBuf]) -> Result<Option<Vec<String>>> {
+        if files.is_empty() {
+            return Ok(None);
+        }
+        let mut fresh = Vec::new();
+        for file in files {
+            let said = self.look(kind, file)?;
+            let before = self.known.insert((kind, file.clone()), said.clone());
+            fresh.extend(beyond(&said, &before.unwrap_or_default()));
+        }
+        Ok(Some(fresh))
+    }
+
+    /// What is said of a file as it is now.
+    fn look(&self, kind: Kind, file: &Path) -> Result<Vec<String>> {
+        if !self.tree.join(file).exists() {
+            return Ok(Vec::new());
+        }
+        let object = file.with_extension("o");
+        // Only what is compiled says something.
+        let _ = fs::remove_file(self.build.join(&object));
+        let object = object.to_str().context("a file name that is no UTF-8")?;
+        let said = make::object(&self.tree, &self.build, kind.argument(), object)?;
+        let lines = said.lines();
+        let marked = lines.filter(|line| line.contains("warning: ") || line.contains("error: "));
+        Ok(marked.map(str::to_owned).collect())
+    }
+}
+
+/// The C files of the kernel proper: what kbuild compiles.
+pub(super) fn kernel_c_files(files: &[PathBuf]) -> Vec<PathBuf> {
+    let apart = ["tools", "samples", "scripts", "Documentation"];
+    let wanted = |file: &&PathBuf| {
+        file.extension().is_some_and(|extension| extension == "c")
+            && !apart.iter().any(|folder| file.starts_with(folder))
+    };
+    files.iter().filter(wanted).cloned().collect()
+}
+
+/// What checkpatch has to say.
+pub(super) fn checkpatch(tree: &Path, patch: &Path) -> Result<Vec<String>> {
+    let said = cmd(["perl", "scripts/checkpatch.pl"])
+        .args(["--strict", "--no-signoff", "--terse", "--no-summary"])
+        .arg(fs::canonicalize(patch)?)
+        .dir(tree)
+        .output()?;
+    let both = [said.stdout, said.stderr].concat();
+    let mut lines: Vec<String> = String::from_utf8_lossy(&both)
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    if !said.status.success() && lines.is_empty() {
+        lines.push(format!("checkpatch: {}", said.status));
+    }
+    Ok(lines)
+}
+
+/// What is in `now` and not, or less often, in `before`; line numbers do not count.
+fn beyond(now: &[String], before: &[String]) -> Vec<String> {
+    let mut left: Vec<String> = before.iter().map(|line| without_place(line)).collect();
+    let mut new = Vec::new();
+    for line in now {
+        let message = without_place(line);
+        match left.iter().position(|known| *known == message) {
+            Some(at) => drop(left.swap_remove(at)),
+            None => new.push(line.clone()),
+        }
+    }
+    new
+}
+
+/// A message without its line and column.
+fn without_place(line: &str) -> String {
+    let parts = line.split(':');
+    let number = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    parts
+        .filter(|part| !number(part))
+        .collect::<Vec<_>>()
+        .join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::{beyond, kernel_c_files};
+
+    #[test]
+    fn an_old_message_in_a_new_place_is_not_new() {
+        let old = ["a.c:1:2: warning: one".to_owned()];
+        let now = [
+            "a.c:7:2: warning: one".to_owned(),
+            "a.c:9:2: warning: one".to_owned(),
+            "a.c:9:2: warning: two".to_owned(),
+        ];
+        assert_eq!(beyond(&now, &old), now[1..]);
+        assert!(beyond(&old, &now).is_empty());
+    }
+
+    #[test]
+    fn programs_in_tools_are_not_the_kernel() {
+        let files = ["fs/a.c", "fs/a.h", "tools/b.c"].map(PathBuf::from);
+        assert_eq!(kernel_c_files(&files), [PathBuf::from("fs/a.c")]);
+    }
+}

@@ -1,0 +1,129 @@
+//! `cargo xtask kernel`: kernels from Debian's source packages and the patches in
+//! kernel/, kept outside the clone under a name made of everything they are made from.
+
+mod cache;
+mod check;
+mod config;
+mod lint;
+mod make;
+mod patches;
+mod source;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+pub(crate) use check::{check, Column};
+
+use crate::run::line;
+use crate::system;
+use source::Source;
+
+/// To be counted up when this code makes another kernel of the same inputs.
+const RECIPE: u32 = 1;
+
+/// What a kernel is for.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Flavour {
+    /// For numbers: no lock or memory checking.
+    Plain,
+    /// For truth: lockdep, KASAN, kmemleak and the like.
+    Debug,
+}
+
+impl Flavour {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Debug => "debug",
+        }
+    }
+
+    /// The configuration's fragments, in order.
+    fn fragments(self) -> Vec<PathBuf> {
+        let names: &[&str] = match self {
+            Self::Plain => &["kernel/config.plain"],
+            Self::Debug => &["kernel/config.plain", "kernel/config.debug"],
+        };
+        names.iter().map(PathBuf::from).collect()
+    }
+}
+
+/// Builds a kernel, if it is not in the cache; gives its image.
+pub(crate) fn build(series: &str, flavour: Flavour) -> Result<PathBuf> {
+    let source = Source::of(series)?;
+    system::ensure_quietly(system::KERNEL)?;
+    let patches = patches::of(series)?;
+    let fragments = flavour.fragments();
+    let inputs = inputs(&source, &patches, &fragments)?;
+    let key = cache::sha256_of(&inputs)?;
+    let name = format!("{series}-{}-{}", flavour.name(), &key[..16]);
+    let kept = cache::root()?.join("images").join(name);
+    let image = kept.join("bzImage");
+    if image.exists() {
+        return Ok(image);
+    }
+
+    let home = source.home()?;
+    let _lock = cache::lock(&home)?;
+    // The run that this one has waited for may have built it.
+    if image.exists() {
+        return Ok(image);
+    }
+    println!(
+        "building {series}, flavour {}, {} patches",
+        flavour.name(),
+        patches.len()
+    );
+    let tree = source.tree(&home)?;
+    let changed = patches::bring_to(&home, &patches)?;
+    println!("{changed} source files changed since the last build");
+    let build = home.join(format!("build-{}", flavour.name()));
+    config::configure(&tree, &build, &fragments)?;
+    let log = home.join(format!("build-{}.log", flavour.name()));
+    make::run(&tree, &build, &["bzImage"], &log)?;
+    keep(&build, &kept, &inputs)?;
+    Ok(image)
+}
+
+/// Everything that a kernel is made from, as a text.
+fn inputs(source: &Source, patches: &[PathBuf], fragments: &[PathBuf]) -> Result<String> {
+    let mut inputs = format!("recipe {RECIPE}\nsource {}\n", source.sha256);
+    for (what, files) in [("patch", patches), ("fragment", fragments)] {
+        for (sum, file) in cache::sha256(files)?.iter().zip(files) {
+            let name = file.file_name().unwrap_or_default();
+            let _ = writeln!(inputs, "{what} {sum} {}", name.to_string_lossy());
+        }
+    }
+    for tool in ["gcc --version", "ld --version", "pahole --version"] {
+        let version = line(tool).read()?;
+        let _ = writeln!(
+            inputs,
+            "tool {}",
+            version.lines().next().unwrap_or_default()
+        );
+    }
+    Ok(inputs)
+}
+
+/// Puts what a build has made into the cache; all of it, or nothing.
+fn keep(build: &Path, kept: &Path, inputs: &str) -> Result<()> {
+    let images = kept.parent().context("an image has a folder")?;
+    fs::create_dir_all(images).with_context(|| format!("cannot make {}", images.display()))?;
+    let scratch = tempfile::tempdir_in(images).context("no temporary folder")?;
+    for (from, to) in [
+        ("arch/x86/boot/bzImage", "bzImage"),
+        (".config", "config"),
+        ("System.map", "System.map"),
+    ] {
+        fs::copy(build.join(from), scratch.path().join(to))
+            .with_context(|| format!("cannot keep {from}"))?;
+    }
+    fs::write(scratch.path().join("made-from"), inputs)?;
+    if kept.exists() {
+        fs::remove_dir_all(kept).context("cannot remove an incomplete image")?;
+    }
+    fs::rename(scratch.keep(), kept).context("cannot put the image in its place")
+}
