@@ -64,6 +64,7 @@ const STEPS: &[Step] = &[
     step("no-native", "library without native libraries", &[], package::without_native_libraries),
     step("unit", "unit and doc tests", BUILD, suites::unit),
     step("no-features", "unit tests, features off", &[], suites::no_features),
+    step("harness", "VM harness: lints and unit tests", &[], suites::harness),
     step("kit", "test kit, the oracle of the rest", SUITE, suites::kit),
     step("integration", "integration tests", SUITE, suites::integration),
     step("bench", "benchmarks build", BUILD, suites::bench),
