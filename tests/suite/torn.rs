@@ -27,6 +27,8 @@ const STRESS: Duration = Duration::from_secs(6);
 /// On a busy machine it goes on until it proves something, but not for ever.
 const LONGEST: Duration = Duration::from_secs(40);
 const FLIPS: u64 = 50;
+/// Between two changes, so that a reader that only tries the lock may have it.
+const REST: Duration = Duration::from_micros(40);
 
 /// One stress at a time, for there may be no more than two CPUs: a reader and a
 /// writer on one CPU never meet inside a system call.
@@ -37,7 +39,10 @@ static ALONE: Mutex<()> = Mutex::new(());
 fn slots(way: Way) -> usize {
     match way {
         Way::TaskFile => 32,
-        Way::Locked | Way::Fdinfo => 512,
+        // A text of less than a page: for a longer one the kernel starts over,
+        // and each time has to get the lock.
+        Way::Fdinfo => 64,
+        Way::Locked => 512,
     }
 }
 
@@ -128,6 +133,7 @@ fn check(way: Way, how: Flap) -> Outcome {
         return skip("a reader and a writer at the same time need two CPUs");
     };
     let flapper = flapper(slots(way), how);
+    flapper.rest(REST);
     for thread in threads_named(std::process::id(), "flapper") {
         pin(Pid::from_raw(thread as i32), its);
     }

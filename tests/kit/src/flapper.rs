@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use crate::buf::{BufSpec, Placed, Registered};
 use crate::ring::TestRing;
@@ -92,6 +93,7 @@ pub struct Flapper {
 struct Shared {
     stop: AtomicBool,
     flips: AtomicU64,
+    rest_ns: AtomicU64,
 }
 
 impl Flapper {
@@ -151,6 +153,13 @@ impl Flapper {
     /// How often the table has changed from one state to the other.
     pub fn flips(&self) -> u64 {
         self.shared.flips.load(Ordering::Relaxed)
+    }
+
+    /// Lets the table be for so long after each change from now on: a reader that
+    /// only tries the lock would hardly ever get it otherwise.
+    pub fn rest(&self, between: Duration) {
+        let ns = u64::try_from(between.as_nanos()).unwrap_or(u64::MAX);
+        self.shared.rest_ns.store(ns, Ordering::Relaxed);
     }
 
     /// Whether the thread goes on; if not, [`stop`](Self::stop) says why.
@@ -222,6 +231,12 @@ fn flap(ring: &TestRing, a: Placed, b: Placed, how: Flap, shared: &Shared) -> io
         }
         std::mem::swap(&mut now, &mut next);
         shared.flips.fetch_add(1, Ordering::Relaxed);
+        // A sleep would be far longer than what is asked for.
+        let rest = Duration::from_nanos(shared.rest_ns.load(Ordering::Relaxed));
+        let changed = Instant::now();
+        while changed.elapsed() < rest && !shared.stop.load(Ordering::Relaxed) {
+            std::hint::spin_loop();
+        }
     }
     Ok(now.placed)
 }
