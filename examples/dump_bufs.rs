@@ -129,8 +129,8 @@ fn print_ring(
     writeln!(
         out,
         "  {} in {}: {} pinned{}{}",
-        common::count(bufs.filled().count(), "buffer"),
-        common::count(bufs.len(), "slot"),
+        count(bufs.filled().count(), "buffer"),
+        count(bufs.len(), "slot"),
         human(bufs.pinned_bytes()),
         match ring.pinned.and_then(|pinned| pinned.accounted) {
             Some(bytes) => format!(", {} accounted", human(bytes)),
@@ -227,7 +227,7 @@ impl Totals {
         let user = self.users.entry(uid).or_default();
         user.rings += 1;
         user.pinned += ring.pinned.map_or(0, |pinned| pinned.bytes);
-        user.limit = user.limit.or_else(|| common::memlock_limit(owner.pid));
+        user.limit = user.limit.or_else(|| memlock_limit(owner.pid));
         match ring.charged {
             Some(Charged::User { locked_bytes, .. }) => user.charged = Some(locked_bytes),
             Some(_) => user.exempt = true,
@@ -250,10 +250,35 @@ impl Totals {
             writeln!(
                 out,
                 "uid {uid}: {}, {} pinned; {charged}",
-                common::count(user.rings, "ring"),
+                count(user.rings, "ring"),
                 human(user.pinned),
             )?;
         }
         Ok(())
+    }
+}
+
+/// `1 ring`, `2 rings`.
+fn count(number: usize, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        n => format!("{n} {what}s"),
+    }
+}
+
+/// The soft RLIMIT_MEMLOCK of a process in bytes, `Some(None)` for unlimited;
+/// not from a /proc whose numbers are not ours.
+fn memlock_limit(pid: u32) -> Option<Option<u64>> {
+    let own = std::fs::read_link("/proc/self").ok()?;
+    if own.as_os_str() != std::process::id().to_string().as_str() {
+        return None;
+    }
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max locked memory"))?;
+    match line.split_whitespace().next()? {
+        "unlimited" => Some(None),
+        bytes => bytes.parse().ok().map(Some),
     }
 }

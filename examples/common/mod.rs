@@ -322,15 +322,6 @@ pub(crate) fn table<const N: usize>(header: [&str; N], right: &[usize]) -> Table
     table
 }
 
-/// `1 ring`, `2 rings`.
-#[allow(dead_code)] // of dump_bufs alone
-pub(crate) fn count(number: usize, what: &str) -> String {
-    match number {
-        1 => format!("1 {what}"),
-        n => format!("{n} {what}s"),
-    }
-}
-
 /// `?` for what is not known.
 pub(crate) fn or_unknown(value: Option<impl Display>) -> String {
     value.map_or_else(|| "?".into(), |value| value.to_string())
@@ -384,22 +375,4 @@ pub(crate) fn ring_json(ring: &Ring) -> Value {
         "user_locked_bytes": user_locked,
         "consistency": ring.pinned.map(|pinned| pinned.consistency.to_string()),
     })
-}
-
-/// The soft RLIMIT_MEMLOCK of a process in bytes, `Some(None)` for unlimited;
-/// not from a /proc whose numbers are not ours.
-#[allow(dead_code)] // of dump_bufs alone
-pub(crate) fn memlock_limit(pid: u32) -> Option<Option<u64>> {
-    let own = std::fs::read_link("/proc/self").ok()?;
-    if own.as_os_str() != std::process::id().to_string().as_str() {
-        return None;
-    }
-    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max locked memory"))?;
-    match line.split_whitespace().next()? {
-        "unlimited" => Some(None),
-        bytes => bytes.parse().ok().map(Some),
-    }
 }

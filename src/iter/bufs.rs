@@ -6,13 +6,11 @@ use std::time::Duration;
 use crate::backend::select::{self, NotOpened};
 use crate::backend::{fdinfo, Backend, Selection};
 use crate::error::{Error, Result, Retry};
-use crate::iter::{Address, Snapshot};
+use crate::iter::{Address, Consistency, Snapshot};
 use crate::ring::Ring;
 
 #[cfg(feature = "bpf")]
 use crate::backend::{locked::Locked, task_file::Walker};
-#[cfg(feature = "bpf")]
-use crate::iter::Consistency;
 #[cfg(feature = "bpf")]
 use crate::record::{wire::Mode, BufFields, RegisteredBuf};
 
@@ -209,17 +207,7 @@ impl UringBufIter {
     /// iterator). [`Error::RingGone`] if no holder has the ring any more
     /// (ENXIO).
     pub fn snapshot(&mut self) -> Result<Snapshot<'_>> {
-        let retry = self.retry;
-        match &mut self.engine {
-            #[cfg(feature = "bpf")]
-            Engine::TaskFile(engine) => {
-                let walker = &mut engine.0;
-                let ring = walker.address().inode;
-                let (nr, attempts) = retry.run(ring, || walker.walk(Mode::Verified))?;
-                Ok(lend(walker.records(nr)?, Consistency::Verified, attempts))
-            }
-            Engine::Fdinfo(reader) => read(reader, retry),
-        }
+        self.look(Consistency::Verified)
     }
 
     /// Reads the whole table under `uring_lock`, at one moment: from Linux
@@ -275,14 +263,23 @@ impl UringBufIter {
     /// [`Error::Contended`], which is retryable, if the table was just being
     /// taken down. [`Error::RingGone`] (ENXIO).
     pub fn snapshot_raw(&mut self) -> Result<Snapshot<'_>> {
+        self.look(Consistency::Raw)
+    }
+
+    /// A look that waits for no lock. With fdinfo there is only one kind.
+    fn look(&mut self, _wanted: Consistency) -> Result<Snapshot<'_>> {
         let retry = self.retry;
         match &mut self.engine {
             #[cfg(feature = "bpf")]
             Engine::TaskFile(engine) => {
                 let walker = &mut engine.0;
+                let mode = match _wanted {
+                    Consistency::Raw => Mode::Raw,
+                    _ => Mode::Verified,
+                };
                 let ring = walker.address().inode;
-                let (nr, attempts) = retry.run(ring, || walker.walk(Mode::Raw))?;
-                Ok(lend(walker.records(nr)?, Consistency::Raw, attempts))
+                let (nr, attempts) = retry.run(ring, || walker.walk(mode))?;
+                Ok(lend(walker.records(nr)?, _wanted, attempts))
             }
             Engine::Fdinfo(reader) => read(reader, retry),
         }
