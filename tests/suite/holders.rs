@@ -9,7 +9,7 @@ use rustix::process::{pidfd_getfd, pidfd_open, Pid, PidfdFlags, PidfdGetfdFlags}
 use uring_bpf_iter::{Backend, Error, Ring, Via};
 use uring_testkit::{RingBuilder, Workload};
 
-use super::oracle::{assert_reads, by_inode, finder, rings_of, Way};
+use super::oracle::{assert_reads, by_inode, finder, no_locked_reads, rings_of, Way};
 use super::run::workload;
 use super::{done, Outcome};
 
@@ -208,9 +208,9 @@ fn task_file_goes_on_to_the_next_holder() -> Outcome {
 }
 
 fn locked_goes_on_to_the_next_holder() -> Outcome {
-    match super::oracle::kernel() >= (6, 13) {
-        true => next_holder(Way::Locked),
-        false => super::skipped::skip("reads under uring_lock need Linux 6.13"),
+    match no_locked_reads() {
+        None => next_holder(Way::Locked),
+        Some(reason) => super::skipped::skip(reason),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use uring_bpf_iter::{Contention, Retry};
 
 use super::contention::{assert_owner, forget, hold, refused, ring};
-use super::oracle::{assert_reads, attach, children_of, kernel, status, Way};
+use super::oracle::{assert_reads, attach, children_of, no_locked_reads, status, Way};
 use super::skipped::skip;
 use super::{done, Outcome};
 
@@ -43,7 +43,7 @@ fn two_minutes_of_one_hold() -> Outcome {
     let (pid, fd) = (process::id(), ring.raw_fd());
     let mut iter = attach(Way::TaskFile, pid, fd);
     let mut text = attach(Way::Fdinfo, pid, fd);
-    let locked = kernel() >= (6, 13);
+    let locked = no_locked_reads().is_none();
     let held = match hold(&ring) {
         Ok(held) => held,
         Err(reason) => return skip(reason),

@@ -13,7 +13,8 @@ use uring_testkit::{
 };
 
 use super::oracle::{
-    assert_places, assert_ring, attach, by_inode, kernel, pinned_bytes, rings_of, vm_pin_bytes, Way,
+    assert_places, assert_ring, attach, by_inode, kernel, no_locked_reads, pinned_bytes, rings_of,
+    vm_pin_bytes, Way,
 };
 use super::run::{again, workload};
 use super::skipped::skip;
@@ -109,8 +110,8 @@ fn huge_pages() -> Outcome {
 /// A locked read is made by a child, and to fork copies pinned huge pages:
 /// for that there may be none left.
 fn a_locked_read_beside_ones_own_huge_pages() -> Outcome {
-    if kernel() < (6, 13) {
-        return skip("reads under uring_lock need Linux 6.13");
+    if let Some(reason) = no_locked_reads() {
+        return skip(reason);
     }
     let _one_at_a_time = HUGE.lock().unwrap_or_else(PoisonError::into_inner);
     match ensure_huge_pages(1) {

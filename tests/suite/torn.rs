@@ -10,7 +10,7 @@ use rustix::thread::{sched_getaffinity, sched_setaffinity, CpuSet, Pid};
 use uring_bpf_iter::{Consistency, Error, RegisteredBuf, Snapshot, UringBufIter};
 use uring_testkit::{Flap, Flapper, RingBuilder, States, View};
 
-use super::oracle::{kernel, threads_named, Way};
+use super::oracle::{no_locked_reads, threads_named, Way};
 use super::skipped::skip;
 use super::{done, Outcome};
 
@@ -223,9 +223,9 @@ fn locked_while_reregistered() -> Outcome {
 }
 
 fn locked(how: Flap) -> Outcome {
-    match kernel() >= (6, 13) {
-        true => check(Way::Locked, how),
-        false => skip("reads under uring_lock need Linux 6.13"),
+    match no_locked_reads() {
+        None => check(Way::Locked, how),
+        Some(reason) => skip(reason),
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) fn address() -> Result<Outcome> {
             .env("RUSTC_BOOTSTRAP", "1")
             .env("RUSTFLAGS", RUSTFLAGS)
             .env("ASAN_OPTIONS", leaks)
+            .env("URING_SUITE_NO_LOCKED", "1")
     };
     adapt(line("cargo test --lib")).run()?;
     run_kit(adapt)?;
