@@ -6,8 +6,8 @@
  * A walk without the lock is accepted only if uring_lock was free before every
  * record and after the last one, if table pointer and size are the same at the
  * end, if a second pass finds every record equal to the first, and if the
- * reader kept its CPU all the while: nobody can hide a change in the time
- * between two looks at the lock.
+ * reader kept its CPU all the while: what then hides a change has to fit
+ * between two looks at the lock, and be undone before the second pass.
  *
  * Each program has a twin `_compat` for kernels before 6.9.
  */
