@@ -1,310 +1,91 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/*
- * The table of registered buffers of one ring, written as records into
- * memory that user space has mapped.
- *
- * A walk without the lock is accepted only if uring_lock was free before every
- * record and after the last one, if table pointer and size are the same at the
- * end, if a second pass finds every record equal to the first, and if the
- * reader kept its CPU all the while: what then hides a change has to fit
- * between two looks at the lock, and be undone before the second pass.
- *
- * Each program has a twin `_compat` for kernels before 6.9.
- */
-#include "walk.h"
+/* The table of registered buffers of one ring. */
+#include "request.h"
 
-char LICENSE[] SEC("license") = "Dual BSD/GPL";
+typedef struct registered_buf record_t;
 
-/* One map each, so that no one has to know where clang puts a variable. */
-struct walk_request request SEC(".bss.request");
-struct walk_reply reply SEC(".bss.reply");
-struct registered_buf records[MAX_BUFS] SEC(".bss.records");
+/* In memory of its own, which costs less than a map to be looked up in. */
+record_t records[MAX_BUFS] SEC(".bss.records");
 
-#define IORING_REGISTER_PROBE 8 /* include/uapi/linux/io_uring.h */
+#define MAX_SLOTS MAX_BUFS
 
-struct walk {
-	u64 ctx;
-	struct table table;
-	u64 switches;
-	u32 mode;
-	u32 status;
-	u8 page_shift;
-};
-
-/* How often the reader has left its CPU, of its own will or not. */
-static __always_inline u64 context_switches(void)
+static __always_inline record_t *record_at(u64 i)
 {
-	struct task_struct *me = (void *)bpf_get_current_task();
-
-	return BPF_CORE_READ(me, nvcsw) + BPF_CORE_READ(me, nivcsw);
+	return i < MAX_SLOTS ? &records[i] : NULL;
 }
 
-static __always_inline void describe_owner(u64 owner)
+static __always_inline u32 open_table(const bool direct, u64 ctx, struct table *t)
 {
-	struct task_struct *task = (void *)owner;
-	u32 level = reader_level(), ns;
-
-	reply.owner = owner;
-	reply.pidns_level = level;
-	pid_nr_at((void *)bpf_get_current_task(), level, &ns);
-	reply.pidns_inode = ns;
-	if (!owner)
-		return;
-	reply.owner_tid = pid_nr_at(task, level, &ns);
-	reply.owner_pid = pid_nr_at(BPF_CORE_READ(task, group_leader), level, &ns);
-	reply.owner_sleeps = BPF_CORE_READ(task, __state) != 0;
-	BPF_CORE_READ_STR_INTO(&reply.owner_comm, task, comm);
+	load_table(direct, ctx, t);
+	return is_settled(t) ? WALK_DONE : WALK_CHANGED;
 }
 
-/* The table as it is now, if it can be walked; else the status that says why. */
-static __always_inline void begin(const bool direct, struct walk *w)
+static __always_inline void load_record(const bool direct, const struct table *t, u64 i,
+					record_t *r)
 {
-	w->switches = context_switches();
-	load_table(direct, w->ctx, &w->table);
-	reply.nr_slots = w->table.nr;
-	if (!is_settled(&w->table))
-		w->status = WALK_CHANGED;
-	else if (w->table.nr > MAX_BUFS)
-		w->status = WALK_TOO_MANY;
-	else
-		w->status = WALK_DONE;
+	load_slot(direct, t, i, request.page_shift, r);
 }
 
-static __always_inline bool same_record(const struct registered_buf *a,
-					const struct registered_buf *b)
+#include "dump.h"
+
+/* A slot that the kernel shows us. False at the end. */
+static __always_inline bool shown(const bool direct, struct bpf_iter__io_uring_buf *it, record_t *r)
 {
-	const u64 *x = (const void *)a, *y = (const void *)b;
-	u64 diff = 0;
+	u64 imu = (u64)it->ubuf;
+	struct table t;
 
-	for (u32 i = 0; i < sizeof(*a) / sizeof(*x); i++)
-		diff |= x[i] ^ y[i];
-	barrier_var(diff); /* one branch, not one a field */
-	return !diff;
-}
-
-/* Slot i: write its record, or see that it still is what its record says. */
-static __always_inline bool visit(const bool direct, const bool again, struct walk *w, u64 i)
-{
-	struct registered_buf r;
-
-	if (w->mode == WALK_VERIFIED && lock_owner(direct, w->ctx)) {
-		w->status = WALK_LOCK_HELD;
+	load_table(direct, (u64)it->ctx, &t);
+	if (!imu && it->index >= t.nr)
 		return false;
-	}
-	load_slot(direct, &w->table, i, w->page_shift, &r);
-	if (!again) {
-		records[i] = r;
-	} else if (!same_record(&records[i], &r)) {
-		w->status = WALK_CHANGED;
-		return false;
+	__builtin_memset(r, 0, sizeof(*r));
+	r->index = it->index;
+	r->page_shift = request.page_shift;
+	if (imu) {
+		r->tag = tag_at(direct, &t, it->index, r->page_shift);
+		load_buf(direct, imu, r);
 	}
 	return true;
 }
 
-static __always_inline void finish(const bool direct, struct walk *w)
+static __always_inline int dump_shown(const bool direct, struct bpf_iter__io_uring_buf *it)
 {
-	struct table now;
+	record_t r;
 
-	if (w->status == WALK_DONE && w->mode == WALK_VERIFIED) {
-		load_table(direct, w->ctx, &now);
-		if (lock_owner(direct, w->ctx))
-			w->status = WALK_LOCK_HELD;
-		else if (now.nr != w->table.nr || now.slots != w->table.slots ||
-			 context_switches() != w->switches)
-			w->status = WALK_CHANGED;
-	}
-	if (w->status == WALK_LOCK_HELD)
-		describe_owner(lock_owner(direct, w->ctx));
-	reply.status = w->status;
-}
-
-static __always_inline void pass_direct(const bool again, struct walk *w)
-{
-	u64 i;
-
-	for_each_slot_direct(i, w->table.nr)
-		if (!visit(true, again, w, i))
-			break;
-	if (w->status == WALK_DONE && i < w->table.nr)
-		w->status = WALK_CUT_SHORT;
-}
-
-static long visit_first(u64 i, struct walk *w)
-{
-	return i >= MAX_BUFS || !visit(false, false, w, i);
-}
-
-static long visit_again(u64 i, struct walk *w)
-{
-	return i >= MAX_BUFS || !visit(false, true, w, i);
-}
-
-static __always_inline void pass_compat(const bool again, struct walk *w)
-{
-	long n = bpf_loop(w->table.nr, again ? (void *)visit_again : (void *)visit_first, w, 0);
-
-	if (w->status == WALK_DONE && n != w->table.nr)
-		w->status = WALK_CUT_SHORT;
-}
-
-static __always_inline void walk(const bool direct, u64 ctx)
-{
-	struct walk w = { .ctx = ctx, .mode = request.mode, .page_shift = request.page_shift };
-
-	if (w.mode == WALK_PEEK) {
-		describe_owner(lock_owner(direct, ctx));
-		reply.status = WALK_DONE;
-		return;
-	}
-	begin(direct, &w);
-	if (w.status == WALK_DONE)
-		direct ? pass_direct(false, &w) : pass_compat(false, &w);
-	if (w.status == WALK_DONE && w.mode == WALK_VERIFIED)
-		direct ? pass_direct(true, &w) : pass_compat(true, &w);
-	finish(direct, &w);
-}
-
-/* Not static: the verifier looks at them by themselves, and once. */
-__noinline int walk_direct(u64 ctx)
-{
-	walk(true, ctx);
+	if (!shown(direct, it, &r))
+		return end_native(it->index);
+	put_native(it->index, &r);
 	return 0;
 }
 
-__noinline int walk_compat(u64 ctx)
+static __always_inline int stream_shown(const bool direct, struct bpf_iter__io_uring_buf *it)
 {
-	walk(false, ctx);
+	record_t r;
+
+	if (shown(direct, it, &r))
+		bpf_seq_write(it->meta->seq, &r, sizeof(r));
 	return 0;
 }
 
-static __always_inline void walk_ring(const bool direct, u64 ctx)
+SEC("iter/io_uring_buf")
+int dump_native(struct bpf_iter__io_uring_buf *it)
 {
-	direct ? walk_direct(ctx) : walk_compat(ctx);
+	return dump_shown(true, it);
 }
 
-/* The ring of a file, if it is the one that was asked for. */
-static __always_inline u64 wanted_ring(const bool direct, u64 file)
+SEC("iter/io_uring_buf")
+int dump_native_compat(struct bpf_iter__io_uring_buf *it)
 {
-	if (!file || inode_of(direct, file) != request.inode || !is_ring(direct, file))
-		return 0;
-	return ring_of(file);
+	return dump_shown(false, it);
 }
 
-static __always_inline int walk_file(const bool direct, u64 file)
+SEC("iter/io_uring_buf")
+int stream_native(struct bpf_iter__io_uring_buf *it)
 {
-	u64 ctx;
-
-	if (reply.status != WALK_NOT_FOUND)
-		return 0;
-	ctx = wanted_ring(direct, file);
-	if (ctx)
-		walk_ring(direct, ctx);
-	return 0;
+	return stream_shown(true, it);
 }
 
-SEC("iter/task_file")
-int dump_bufs_file(struct bpf_iter__task_file *it)
+SEC("iter/io_uring_buf")
+int stream_native_compat(struct bpf_iter__io_uring_buf *it)
 {
-	return walk_file(true, (u64)it->file);
-}
-
-SEC("iter/task_file")
-int dump_bufs_file_compat(struct bpf_iter__task_file *it)
-{
-	return walk_file(false, (u64)it->file);
-}
-
-/*
- * The file of a registered descriptor is not ours to hold: the task may drop
- * it, and the ring with it, while we read. Reads of freed memory are harmless,
- * and a table read so is refused when the descriptor is no longer there.
- */
-static __always_inline void walk_registered(const bool direct, struct task_struct *task)
-{
-	for (u32 i = 0; i < NR_REGISTERED_RINGS; i++) {
-		u64 file = registered_ring(task, i);
-		u64 ctx = wanted_ring(direct, file);
-
-		if (!ctx)
-			continue;
-		walk_ring(direct, ctx);
-		if (registered_ring(task, i) != file || wanted_ring(direct, file) != ctx)
-			reply.status = WALK_NOT_FOUND;
-		break;
-	}
-}
-
-/* A mapping keeps the ring's file, and mmap_lock keeps the mapping. */
-static __always_inline void walk_mapped(struct task_struct *task)
-{
-	struct bpf_iter_task_vma it;
-	struct vm_area_struct *vma;
-	u64 ctx = 0;
-
-	bpf_iter_task_vma_new(&it, task, 0);
-	while (!ctx && (vma = bpf_iter_task_vma_next(&it)))
-		ctx = wanted_ring(true, (u64)vma->vm_file);
-	if (ctx)
-		walk_ring(true, ctx);
-	bpf_iter_task_vma_destroy(&it);
-}
-
-SEC("iter/task")
-int dump_bufs_task(struct bpf_iter__task *it)
-{
-	struct task_struct *task = it->task;
-
-	if (!task)
-		return 0;
-	barrier_var(task);
-	if (reply.status == WALK_NOT_FOUND)
-		walk_registered(true, task);
-	if (reply.status == WALK_NOT_FOUND && speaks_for_memory(task))
-		walk_mapped(task);
-	return 0;
-}
-
-SEC("iter/task")
-int dump_bufs_task_compat(struct bpf_iter__task *it)
-{
-	struct task_struct *task = it->task;
-
-	if (!task)
-		return 0;
-	barrier_var(task); /* no arithmetic on it before the check */
-	if (reply.status == WALK_NOT_FOUND)
-		walk_registered(false, task);
-	return 0;
-}
-
-SEC("iter/task_vma")
-int dump_bufs_vma_compat(struct bpf_iter__task_vma *it)
-{
-	struct vm_area_struct *vma = it->vma;
-
-	return vma ? walk_file(false, (u64)vma->vm_file) : 0;
-}
-
-/*
- * From 6.13 on io_uring_register(2) fires this with uring_lock held. The
- * observer is a process that makes one call which does nothing but fail.
- */
-SEC("tp_btf/io_uring_register")
-int dump_bufs_locked(u64 *args)
-{
-	struct task_struct *me = (void *)bpf_get_current_task();
-	u64 ctx = args[0];
-	u32 ns;
-
-	if ((u32)args[1] != IORING_REGISTER_PROBE || request.mode != WALK_LOCKED ||
-	    reply.status != WALK_NOT_FOUND)
-		return 0;
-	if (pid_nr_at(me, request.pidns_level, &ns) != request.observer ||
-	    ns != request.pidns_inode)
-		return 0;
-	if (lock_owner(true, ctx) != (u64)me)
-		reply.status = WALK_NOT_LOCKED;
-	else
-		walk_ring(true, ctx);
-	return 0;
+	return stream_shown(false, it);
 }

@@ -21,6 +21,7 @@ typedef __u8 u8;
 typedef __u32 u32;
 typedef __u64 u64;
 typedef __s32 s32;
+typedef __s64 s64;
 typedef _Bool bool;
 #define true 1
 #define false 0
@@ -59,9 +60,11 @@ struct cred {
 
 struct super_block {
 	unsigned long s_magic;
+	u32 s_dev;
 };
 
 struct inode {
+	unsigned short i_mode;
 	struct super_block *i_sb;
 	unsigned long i_ino; /* u64 from 7.x on: read by its relocated size */
 };
@@ -82,6 +85,8 @@ struct file {
 	struct inode *f_inode;
 	struct path f_path;
 	const struct cred *f_cred;
+	unsigned int f_flags;
+	s64 f_pos;
 	void *private_data;
 };
 
@@ -238,6 +243,28 @@ struct io_file_table___v613 {
 struct io_ring_ctx___v613 {
 	struct io_rsrc_data___v613 buf_table;
 	struct io_file_table___v613 file_table;
+};
+
+/* include/linux/bpf.h and include/linux/bpf_iter.h */
+struct seq_file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+/* Of kernels with the patches in kernel/. */
+struct bpf_iter__io_uring_buf {
+	struct bpf_iter_meta *meta;
+	struct io_ring_ctx *ctx;
+	struct io_mapped_ubuf *ubuf;
+	u64 index;
+};
+
+struct bpf_iter__io_uring_file {
+	struct bpf_iter_meta *meta;
+	struct io_ring_ctx *ctx;
+	struct file *file;
+	u64 index;
 };
 
 struct bpf_iter__task_file {

@@ -39,6 +39,65 @@ struct registered_buf {
 	__u8 flags; /* enum buf_flags */
 };
 
+enum file_kind {
+	FILE_NONE = 0, /* an empty slot */
+	FILE_REGULAR = 1,
+	FILE_DIRECTORY = 2,
+	FILE_CHAR_DEVICE = 3,
+	FILE_BLOCK_DEVICE = 4,
+	FILE_PIPE = 5,
+	FILE_SOCKET = 6,
+	FILE_EVENTFD = 7,
+	FILE_EPOLL = 8,
+	FILE_IO_URING = 9,
+	FILE_ANON_INODE = 10, /* of another kind than those above */
+	FILE_OTHER = 11,
+};
+
+/* What an open file is. */
+struct file_identity {
+	__u64 file; /* opaque: equal for equal files */
+	__u64 inode;
+	__s64 pos; /* bytes */
+	__u32 dev_major; /* of the file system */
+	__u32 dev_minor;
+	__u32 flags; /* O_* */
+	__u16 mode; /* S_IF* and permissions of the inode */
+	__u8 kind; /* enum file_kind */
+	__u8 pad;
+};
+
+/* One slot of a ring's table of registered files. */
+struct registered_file {
+	__u64 index;
+	__u64 tag;
+	struct file_identity file;
+};
+
+/* One descriptor of a process, as often as it has one. */
+struct descriptor {
+	__u64 file; /* as in file_identity */
+	__u64 inode;
+	__s32 fd;
+	__u32 pad;
+};
+
+/* One item of an epoll set. */
+struct epoll_item {
+	__u64 data;
+	__s32 fd; /* as it was when the item was added */
+	__u32 events; /* EPOLL* */
+	struct file_identity file;
+};
+
+/* One physically contiguous piece of a registered buffer. */
+struct segment {
+	__u64 page; /* opaque: equal for equal pages */
+	__u64 pfn; /* of the first page, 0: not permitted or not known */
+	__u32 offset; /* bytes from the start of that page */
+	__u32 len; /* bytes */
+};
+
 enum walk_mode {
 	WALK_VERIFIED = 1, /* no lock; proves that nothing moved */
 	WALK_RAW = 2, /* no lock, no proof */
@@ -51,18 +110,22 @@ enum walk_status {
 	WALK_DONE = 1,
 	WALK_CHANGED = 2, /* something moved: try again */
 	WALK_LOCK_HELD = 3, /* uring_lock has an owner: try again */
-	WALK_TOO_MANY = 4, /* nr_slots is more than MAX_BUFS */
+	WALK_TOO_MANY = 4, /* nr_slots is more than there is room for */
 	WALK_NOT_LOCKED = 5, /* this kernel's tracepoint fires after the unlock */
 	WALK_CUT_SHORT = 6, /* the kernel ended the loop early */
+	WALK_NO_SLOT = 7, /* the table has no slot of that index */
 };
 
 /* What user space asks for. */
 struct walk_request {
 	__u64 inode; /* of the ring's file */
+	__u64 which; /* the buffer whose segments are wanted; the epoll set, or 0 */
 	__u32 mode; /* enum walk_mode */
 	__u32 observer; /* WALK_LOCKED: pid of the observer ... */
 	__u32 pidns_level; /* ... in the namespace of this level ... */
 	__u32 pidns_inode; /* ... and this inode */
+	__u32 capacity; /* records that there is room for */
+	__s32 fd; /* of the epoll set */
 	__u8 page_shift;
 	__u8 pad[7];
 };
@@ -78,6 +141,7 @@ struct walk_reply {
 	__u32 pidns_level; /* of the reader */
 	__u32 pidns_inode;
 	__u32 pad;
+	__u64 which; /* opaque: the epoll set that was met */
 	char owner_comm[16];
 };
 
@@ -145,8 +209,13 @@ struct find_reply {
 
 #ifndef __cplusplus
 _Static_assert(sizeof(struct registered_buf) == 48, "wire format");
-_Static_assert(sizeof(struct walk_request) == 32, "wire format");
-_Static_assert(sizeof(struct walk_reply) == 56, "wire format");
+_Static_assert(sizeof(struct file_identity) == 40, "wire format");
+_Static_assert(sizeof(struct registered_file) == 56, "wire format");
+_Static_assert(sizeof(struct descriptor) == 24, "wire format");
+_Static_assert(sizeof(struct epoll_item) == 56, "wire format");
+_Static_assert(sizeof(struct segment) == 24, "wire format");
+_Static_assert(sizeof(struct walk_request) == 48, "wire format");
+_Static_assert(sizeof(struct walk_reply) == 64, "wire format");
 _Static_assert(sizeof(struct ring_sighting) == 144, "wire format");
 _Static_assert(sizeof(struct find_request) == 16, "wire format");
 _Static_assert(sizeof(struct find_reply) == 8, "wire format");

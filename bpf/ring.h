@@ -18,6 +18,7 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 
 #define CAST(type, ptr) ((type *)bpf_rdonly_cast((ptr), bpf_core_type_id_kernel(type)))
 
+/* `ptr` is a number, not an expression that looks into a struct of ours. */
 #define LOAD(direct, type, ptr, field)                                             \
 	({                                                                         \
 		typeof(((type *)0)->field) __v;                                    \
@@ -177,35 +178,39 @@ static __always_inline u32 load_nr_files(const bool direct, u64 ctx)
 	return LOAD(direct, struct io_ring_ctx___v61, ctx, nr_user_files);
 }
 
-/* The fields of one slot, as a record. False for an empty slot. */
-static __always_inline bool load_slot(const bool direct, const struct table *t, u64 i,
-				      u8 page_shift, struct registered_buf *r)
+/* The buffer in slot i, 0 for an empty slot. */
+static __always_inline u64 buf_at(const bool direct, const struct table *t, u64 i)
 {
-	u64 imu = pointer_at(direct, t->slots, i);
+	u64 slot = pointer_at(direct, t->slots, i);
 
-	__builtin_memset(r, 0, sizeof(*r));
-	r->index = i;
-	r->page_shift = page_shift;
-	if (!imu)
-		return false;
+	if (!slot)
+		return 0;
+	if (bpf_core_field_exists(struct io_ring_ctx___v613, buf_table))
+		return (u64)LOAD(direct, struct io_rsrc_node___v613, slot, buf);
+	/* dummy_ubuf, io_uring/rsrc.c, up to 6.12 */
+	return LOAD(direct, struct io_mapped_ubuf, slot, ubuf) == ~0ULL ? 0 : slot;
+}
+
+/* The tag of slot i, which is not empty. */
+static __always_inline u64 tag_at(const bool direct, const struct table *t, u64 i, u8 page_shift)
+{
+	/* IO_RSRC_TAG_TABLE_SHIFT, io_uring/rsrc.h: pages of u64, up to 6.12 */
+	u64 shift = page_shift - 3, at;
+
 	if (bpf_core_field_exists(struct io_ring_ctx___v613, buf_table)) {
-		u64 node = imu;
-
-		imu = (u64)LOAD(direct, struct io_rsrc_node___v613, node, buf);
-		r->tag = LOAD(direct, struct io_rsrc_node___v613, node, tag);
-	} else if (t->tags) {
-		/* IO_RSRC_TAG_TABLE_SHIFT, io_uring/rsrc.h: one page of u64 */
-		u64 shift = page_shift - 3;
-		u64 page = pointer_at(direct, t->tags, i >> shift);
-
-		r->tag = number_at(direct, page, i & ((1ULL << shift) - 1));
+		at = pointer_at(direct, t->slots, i);
+		return LOAD(direct, struct io_rsrc_node___v613, at, tag);
 	}
+	if (!t->tags)
+		return 0;
+	at = pointer_at(direct, t->tags, i >> shift);
+	return number_at(direct, at, i & ((1ULL << shift) - 1));
+}
+
+/* The fields of a buffer. */
+static __always_inline void load_buf(const bool direct, u64 imu, struct registered_buf *r)
+{
 	r->addr = LOAD(direct, struct io_mapped_ubuf, imu, ubuf);
-	if (r->addr == ~0ULL) { /* dummy_ubuf, io_uring/rsrc.c, up to 6.12 */
-		r->addr = 0;
-		r->tag = 0;
-		return false;
-	}
 	r->flags = BUF_FILLED | BUF_TAG_KNOWN | BUF_ORIGIN_KNOWN;
 	r->nr_bvecs = LOAD(direct, struct io_mapped_ubuf, imu, nr_bvecs);
 	if (bpf_core_field_exists(struct io_mapped_ubuf___v61, ubuf_end))
@@ -217,7 +222,7 @@ static __always_inline bool load_slot(const bool direct, const struct table *t, 
 	if (bpf_core_field_exists(struct io_mapped_ubuf___later, folio_shift))
 		r->bvec_shift = LOAD(direct, struct io_mapped_ubuf___later, imu, folio_shift);
 	else
-		r->bvec_shift = page_shift;
+		r->bvec_shift = r->page_shift;
 	if (bpf_core_field_exists(struct io_mapped_ubuf___later, refs))
 		r->refs = LOAD(direct, struct io_mapped_ubuf___later, imu, refs.refs.counter);
 	else
@@ -237,6 +242,21 @@ static __always_inline bool load_slot(const bool direct, const struct table *t, 
 	} else {
 		r->dir = BUF_DIR_DEST | BUF_DIR_SOURCE;
 	}
+}
+
+/* The fields of one slot, as a record. False for an empty slot. */
+static __always_inline bool load_slot(const bool direct, const struct table *t, u64 i,
+				      u8 page_shift, struct registered_buf *r)
+{
+	u64 imu = buf_at(direct, t, i);
+
+	__builtin_memset(r, 0, sizeof(*r));
+	r->index = i;
+	r->page_shift = page_shift;
+	if (!imu)
+		return false;
+	r->tag = tag_at(direct, t, i, page_shift);
+	load_buf(direct, imu, r);
 	return true;
 }
 

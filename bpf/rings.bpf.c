@@ -78,7 +78,7 @@ __noinline int sum_direct(struct sum *s)
 
 	if (!s || !sum_begins(true, s))
 		return 0;
-	for_each_slot_direct(i, s->table.nr)
+	for_each_slot_direct(i, s->table.nr, MAX_BUFS)
 		add_slot(true, s, i);
 	sum_ends(true, s, i >= s->table.nr);
 	return 0;

@@ -28,12 +28,15 @@ l_done:                                                                  \
 		__go;                                                    \
 	})
 
-/* for (i = 0; i < nr; i++) body; `i` is nr at the end only if all was done. */
-#define for_each_slot_direct(i, nr)               \
+/*
+ * for (i = 0; i < nr; i++) body; `i` is nr at the end only if all was done.
+ * `max` is a literal by which the verifier knows that `i` has a bound.
+ */
+#define for_each_slot_direct(i, nr, max)          \
 	for (i = zero; i < (nr) && can_loop; i++) \
 		if (({                            \
 			    barrier_var(i);       \
-			    i >= MAX_BUFS;        \
+			    i >= (max);           \
 		    }))                           \
 			break;                    \
 		else

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, Refusal};
@@ -16,12 +17,12 @@ pub enum Error {
     /// The table would not hold still, or somebody kept `uring_lock`, for as
     /// long as the [`Retry`] allowed (EDEADLK of a native iterator). Retryable.
     #[error(
-        "ring {ring} is busy: {why} in {attempts} attempts over {elapsed:.1?}; \
+        "{what} is busy: {why} in {attempts} attempts over {elapsed:.1?}; \
          try again, or ask for a raw look"
     )]
     Contended {
-        /// The inode of the ring.
-        ring: u64,
+        /// The ring, by its inode, or the epoll set.
+        what: String,
         /// What was in the way at the last attempt.
         why: Contention,
         /// How often it was tried.
@@ -95,12 +96,37 @@ pub enum Error {
         why: String,
     },
 
+    /// The kernel has the iterator target and would not attach it (EINVAL or
+    /// E2BIG: it takes other link info than that of the patches in kernel/).
+    #[error(
+        "the kernel did not attach the iterator {target}: {source}; \
+         its patches are others than those in kernel/, or memory is short"
+    )]
+    LinkRefused {
+        /// The iterator target.
+        target: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+
+    /// What is pinned at a path, or was passed as a link, is no link of the
+    /// wanted iterator.
+    #[error("{path}: no link of the BPF iterator {wanted}: {found}", path = .path.display())]
+    WrongLink {
+        /// The path.
+        path: PathBuf,
+        /// The iterator target that was wanted.
+        wanted: String,
+        /// What is there.
+        found: String,
+    },
+
     /// The kernel's table has more slots than this version of the crate has
     /// room for. Nothing was dropped: nothing was handed out.
-    #[error("ring {ring} has a table of {slots} buffers, this version reads at most {max}")]
+    #[error("{what} has a table of {slots} slots, this version reads at most {max}")]
     TableTooLarge {
-        /// The inode of the ring.
-        ring: u64,
+        /// The ring, by its inode, or the epoll set.
+        what: String,
         /// The size of the table.
         slots: u64,
         /// The size that can be read.
@@ -155,8 +181,8 @@ pub enum Contention {
     Changed,
     /// `uring_lock` was taken.
     LockHeld(LockOwner),
-    /// The kernel left the list out because `uring_lock` was taken; it does
-    /// not say by whom (fdinfo).
+    /// `uring_lock` was taken; the kernel does not say by whom (fdinfo, and
+    /// EDEADLK of a native iterator).
     LockHeldUnseen,
     /// The observer that asked for the lock had to be abandoned: it did not
     /// get it in time.
@@ -254,7 +280,7 @@ impl Retry {
     /// contention. Errors of `attempt` end it at once.
     pub(crate) fn run<T>(
         &self,
-        ring: u64,
+        what: &dyn fmt::Display,
         mut attempt: impl FnMut() -> Result<Result<T, Contention>>,
     ) -> Result<(T, u32)> {
         let start = Instant::now();
@@ -269,7 +295,7 @@ impl Retry {
             let elapsed = start.elapsed();
             if attempts >= self.attempts || elapsed.saturating_add(pause) > self.deadline {
                 return Err(Error::Contended {
-                    ring,
+                    what: what.to_string(),
                     why,
                     attempts,
                     elapsed,
@@ -293,7 +319,7 @@ mod tests {
         };
         let mut calls = 0;
         let error = retry
-            .run::<()>(7, || {
+            .run::<()>(&"ring 7", || {
                 calls += 1;
                 Ok(Err(Contention::Changed))
             })
@@ -315,7 +341,7 @@ mod tests {
         };
         let start = Instant::now();
         let error = retry
-            .run::<()>(7, || Ok(Err(Contention::Changed)))
+            .run::<()>(&"ring 7", || Ok(Err(Contention::Changed)))
             .unwrap_err();
         assert!(error.is_retryable());
         assert!(start.elapsed() < Duration::from_secs(5));
@@ -325,7 +351,7 @@ mod tests {
     fn other_errors_end_it_at_once() {
         let mut calls = 0;
         let error = Retry::default()
-            .run::<()>(7, || {
+            .run::<()>(&"ring 7", || {
                 calls += 1;
                 Err(Error::malformed("a test", "it"))
             })

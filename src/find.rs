@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use crate::backend::select::{self, NotOpened};
-use crate::backend::{fdinfo, Backend, Selection};
+use crate::backend::{fdinfo, Backend, Reason, Selection};
 use crate::error::{Error, Result};
 use crate::ring::{Charged, Holder, Pinned, Queue, Ring, SetupFlags, SqPoll, Survey, Unseen, Via};
 
@@ -119,7 +119,9 @@ impl RingFinder {
                 Ok(()) => Ok(Engine::Fdinfo),
                 Err(reason) => Err(NotOpened::Refused(reason)),
             },
-            Backend::Native | Backend::Auto => Err(NotOpened::Refused(select::refuse_native())),
+            Backend::Native | Backend::Auto => Err(NotOpened::Refused(Reason::NotBuilt(
+                "a native iterator shows one ring, it finds none",
+            ))),
         })?;
         Ok(Self { engine, selection })
     }

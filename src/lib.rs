@@ -56,6 +56,8 @@ mod error;
 mod find;
 mod iter;
 mod kernel;
+#[cfg(feature = "bpf")]
+mod link;
 mod pidfd;
 mod record;
 mod ring;
@@ -64,6 +66,8 @@ mod sys;
 pub use backend::{Backend, Reason, Refusal, Selection};
 pub use error::{Contention, Error, LockOwner, Result, Retry};
 pub use find::RingFinder;
-pub use iter::{Consistency, Options, Snapshot, UringBufIter};
-pub use record::{BufFields, Direction, RegisteredBuf, RegisteredBufs};
+pub use iter::{Consistency, Options, Snapshot, UringBufIter, UringIter};
+#[cfg(feature = "bpf")]
+pub use link::{Link, LinkInfo, Records};
+pub use record::{BufFields, Direction, Record, RegisteredBuf, RegisteredBufs};
 pub use ring::{Charged, Holder, Pinned, Queue, Ring, SetupFlags, SqPoll, Survey, Unseen, Via};

@@ -158,7 +158,12 @@ impl Program {
         mut once: impl FnMut(&mut Program, &mut RingFinder, &mut dyn Write) -> Result<(), Stop>,
     ) -> ExitCode {
         let mut program = Self { name, worst: 0 };
-        let mut finder = match RingFinder::with_backend(args.backend()) {
+        // A native iterator shows one ring: others have to find it.
+        let find = match args.backend() {
+            Backend::Native => Backend::Auto,
+            other => other,
+        };
+        let mut finder = match RingFinder::with_backend(find) {
             Ok(finder) => finder,
             Err(error) => return ExitCode::from(program.note_error(&error)),
         };

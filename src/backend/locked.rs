@@ -14,38 +14,49 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-
+use crate::backend::maps::{self, Maps};
 use crate::backend::program::Programs;
 use crate::backend::select::NotOpened;
-use crate::backend::task_file::{outcome, owner, page_shift, Maps, Walker};
+use crate::backend::task_file::{outcome, owner, Walker};
 use crate::backend::Backend;
 use crate::error::{Contention, Error, Result};
-use crate::iter::Address;
-use crate::pidfd;
+use crate::iter::{Address, NoCopy};
 use crate::record::wire::{Mode, Status, WalkReply, WalkRequest};
-use crate::record::RegisteredBuf;
-use crate::ring::Via;
-use crate::sys::bpf::{self, Object};
+use crate::record::Dumped;
+use crate::sys::bpf;
 use crate::sys::observer::{Observer, Outcome};
 
-const PROGRAM: &CStr = c"dump_bufs_locked";
+const PROGRAM: &CStr = c"dump_locked";
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// What is needed for walks under the lock; made at the first one.
-#[derive(Default)]
-pub(crate) struct Locked {
-    loaded: Option<(Maps, Programs)>,
+pub(crate) struct Locked<R> {
+    loaded: Option<(Maps<R>, Programs)>,
+    capacity: usize,
 }
 
-impl Locked {
+impl<R: Dumped> Default for Locked<R> {
+    fn default() -> Self {
+        Self {
+            loaded: None,
+            capacity: R::ROOM.first,
+        }
+    }
+}
+
+impl<R: Dumped> Locked<R> {
     /// Walks the table under its lock: its size. Comes back by the deadline.
-    pub(crate) fn walk(&mut self, walker: &mut Walker, limit: Duration) -> Result<usize> {
+    pub(crate) fn walk(
+        &mut self,
+        walker: &mut Walker<R>,
+        limit: Duration,
+        which: u64,
+    ) -> Result<usize> {
         let start = Instant::now();
         let ring = copy_descriptor(walker)?;
         let (maps, programs) = match &mut self.loaded {
             Some(loaded) => loaded,
-            None => self.loaded.insert(load()?),
+            None => self.loaded.insert(load(self.capacity)?),
         };
         let link = programs
             .object
@@ -54,17 +65,17 @@ impl Locked {
             .map_err(|e| not_permitted("attach to the tracepoint io_uring_register", e))?;
         let observer = new_observer(&ring)?;
 
-        let inode = walker.address().inode;
+        let name = walker.address().name();
         let mut attempts = 0;
         let contended = |why, attempts| Error::Contended {
-            ring: inode,
+            what: name.to_string(),
             why,
             attempts,
             elapsed: start.elapsed(),
         };
         let look = loop {
             attempts += 1;
-            let look = walker.look(Mode::Peek)?;
+            let look = walker.look(Mode::Peek, which)?;
             if look.owner == 0 || look.owner_sleeps == 0 {
                 break look;
             }
@@ -73,14 +84,21 @@ impl Locked {
             }
             std::thread::sleep(PAUSE);
         };
-        maps.ask(request(walker.address(), &observer, &look))?;
+        maps.ask(request(walker.address(), which, &observer, &look))?;
         let left = limit.saturating_sub(start.elapsed()).max(PAUSE);
         let ended = observer.run(left);
         drop(link);
         match ended {
             Ok(Outcome::Returned(errno)) => {
                 let reply = maps.answer()?;
-                judge(walker.address(), &reply, errno)?.map_err(|why| contended(why, attempts))
+                match maps::room_for::<R>(reply.nr_slots as usize) {
+                    Some(capacity) if reply.status() == Some(Status::TooMany) => {
+                        (self.loaded, self.capacity) = (None, capacity);
+                        self.walk(walker, limit.saturating_sub(start.elapsed()), which)
+                    }
+                    _ => judge::<R>(walker.address(), &reply, errno)?
+                        .map_err(|why| contended(why, attempts)),
+                }
             }
             // A program may still be on its way to write.
             Ok(Outcome::TimedOut) => {
@@ -99,7 +117,7 @@ impl Locked {
     }
 
     /// The records of the last walk.
-    pub(crate) fn records(&self, nr: usize) -> Result<&[RegisteredBuf]> {
+    pub(crate) fn records(&self, nr: usize) -> Result<&[R]> {
         match &self.loaded {
             Some((maps, _)) => maps.records(nr),
             None => Err(Error::malformed("the walk", "no records")),
@@ -107,32 +125,35 @@ impl Locked {
     }
 }
 
-fn load() -> Result<(Maps, Programs)> {
-    let programs = Programs::load_only(|| Object::open(bpf::bufs_object()), &[PROGRAM]).map_err(
-        |e| match e {
+fn load<R: Dumped>(capacity: usize) -> Result<(Maps<R>, Programs)> {
+    let programs =
+        Programs::load_only(|| maps::open::<R>(capacity), &[PROGRAM]).map_err(|e| match e {
             NotOpened::Failed(error) => error,
             NotOpened::Refused(reason) => {
                 unsupported(format!("{reason}; it takes Linux 6.13 or later"))
             }
-        },
-    )?;
-    Ok((Maps::of(&programs.object)?, programs))
+        })?;
+    Ok((Maps::of(&programs.object, capacity)?, programs))
 }
 
-fn request(address: &Address, observer: &Observer, look: &WalkReply) -> WalkRequest {
+fn request(address: &Address, which: u64, observer: &Observer, look: &WalkReply) -> WalkRequest {
     WalkRequest {
         inode: address.inode,
+        which,
         mode: Mode::Locked as u32,
         observer: observer.pid(),
         pidns_level: look.pidns_level,
         pidns_inode: look.pidns_inode,
-        page_shift: page_shift(),
-        pad: [0; 7],
+        ..WalkRequest::default()
     }
 }
 
 /// What the program and the observer's call say together.
-fn judge(address: &Address, reply: &WalkReply, errno: i32) -> Result<Result<usize, Contention>> {
+fn judge<R: Dumped>(
+    address: &Address,
+    reply: &WalkReply,
+    errno: i32,
+) -> Result<Result<usize, Contention>> {
     match reply.status() {
         Some(Status::NotLocked) => Err(unsupported(
             "this kernel's tracepoint io_uring_register fires after the unlock; \
@@ -144,7 +165,7 @@ fn judge(address: &Address, reply: &WalkReply, errno: i32) -> Result<Result<usiz
             "call io_uring_register(2) on the ring",
             io::Error::from_raw_os_error(errno),
         )),
-        _ => outcome(address, reply),
+        _ => outcome::<R>(address, reply),
     }
 }
 
@@ -181,47 +202,19 @@ fn not_permitted(operation: &str, source: io::Error) -> Error {
 }
 
 /// A descriptor of the ring, for as long as one walk takes.
-fn copy_descriptor(walker: &mut Walker) -> Result<OwnedFd> {
-    let address = walker.address().clone();
-    let mut refused = None;
-    let mut found = false;
-    let mut out_of_reach = false;
-    for place in &address.places {
-        let Via::Descriptor(fd) = place.via else {
-            continue;
-        };
-        found = true;
-        let copy = match pidfd::copy_of(place.pid, fd) {
-            // In the table of a thread that does not share the leader's.
-            Err(Error::NoSuchDescriptor { .. }) => {
-                let copy = pidfd::copy_of_thread(place.tid, fd);
-                out_of_reach |= copy.is_err();
-                copy
-            }
-            copy => copy,
-        };
-        match copy {
-            Ok(copy) if inode_of(&copy) == Ok(address.inode) => return Ok(copy),
-            Err(error @ Error::NotPermitted { .. }) => refused = Some(error),
-            _ => {}
+fn copy_descriptor<R: Dumped>(walker: &mut Walker<R>) -> Result<OwnedFd> {
+    let address = walker.address();
+    let why = match address.copy_descriptor() {
+        Ok(copy) => return Ok(copy),
+        Err(NoCopy::Refused(error)) => return Err(error),
+        Err(NoCopy::Gone) => return Err(address.gone()),
+        Err(NoCopy::OutOfReach) => {
+            "no descriptor of the ring could be copied: it is that of a thread \
+             with descriptors of its own, which takes Linux 6.9"
         }
-    }
-    if let Some(error) = refused {
-        return Err(error);
-    }
-    if found && !out_of_reach {
-        return Err(address.gone());
-    }
+        Err(NoCopy::None) => "that takes a descriptor of the ring, and its holders have none",
+    };
     // Gone, or there and out of reach.
-    walker.look(Mode::Peek)?;
-    Err(unsupported(match found {
-        true => "no descriptor of the ring could be copied: it is that of a thread \
-                 with descriptors of its own, which takes Linux 6.9"
-            .into(),
-        false => "that takes a descriptor of the ring, and its holders have none".into(),
-    }))
-}
-
-fn inode_of(fd: &OwnedFd) -> Result<u64, Errno> {
-    rustix::fs::fstat(fd).map(|stat| stat.st_ino)
+    walker.look(Mode::Peek, 0)?;
+    Err(unsupported(why.into()))
 }

@@ -7,6 +7,10 @@ pub(crate) mod fdinfo;
 #[cfg(feature = "bpf")]
 pub(crate) mod locked;
 #[cfg(feature = "bpf")]
+pub(crate) mod maps;
+#[cfg(feature = "bpf")]
+pub(crate) mod native;
+#[cfg(feature = "bpf")]
 pub(crate) mod program;
 pub(crate) mod select;
 #[cfg(feature = "bpf")]
@@ -15,6 +19,9 @@ pub(crate) mod task_file;
 use std::fmt;
 use std::io;
 
+use crate::error::{Contention, Result};
+use crate::iter::{Consistency, RingName};
+
 /// How the kernel is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
@@ -22,8 +29,9 @@ pub enum Backend {
     /// The first of the others, in their order here, that can serve.
     #[default]
     Auto,
-    /// The `io_uring_buf` iterator of a patched kernel. This version of the
-    /// crate does not have it yet: it is always refused, with the reason.
+    /// The iterators `io_uring_buf`, `io_uring_file` and `epoll` of a kernel
+    /// with the patches in kernel/, with the capabilities of
+    /// [`Backend::TaskFile`]. They read under the lock, and wait for nobody.
     Native,
     /// A BPF program on the `task_file` iterator, and on `task` for rings
     /// without a descriptor: Linux 6.1 and later, with `CAP_BPF` and
@@ -70,6 +78,9 @@ pub enum Reason {
     WrongProc,
     /// The kernel has no such iterator target.
     MissingTarget(&'static str),
+    /// The native iterators attach by a descriptor, and none could be had:
+    /// why not.
+    NoDescriptor(String),
     /// The kernel has the target and refused the programs.
     Rejected {
         /// The kernel's answer.
@@ -101,8 +112,13 @@ impl fmt::Display for Reason {
                 "/proc is not mounted or shows another pid namespace: mount -t proc proc /proc"
             ),
             Self::MissingTarget(target) => {
-                write!(f, "this kernel has no BPF iterator target {target}")
+                write!(f, "this kernel has no BPF iterator target {target}")?;
+                match *target {
+                    "task_file" => Ok(()),
+                    _ => write!(f, " (it takes the patches in kernel/)"),
+                }
             }
+            Self::NoDescriptor(why) => write!(f, "it attaches by a descriptor of the ring: {why}"),
             Self::Rejected { source, log } => {
                 write!(f, "the kernel refused the BPF programs: {source}")?;
                 // The last words of the verifier but its statistics.
@@ -128,6 +144,20 @@ impl Refusal {
         let all: Vec<String> = refusals.iter().map(Self::to_string).collect();
         all.join("; ")
     }
+}
+
+/// Reads a table from text, again and again. Not public: see [`Record`].
+///
+/// [`Record`]: crate::Record
+pub trait ReadText<R>: Send + Sync {
+    /// The ring, for messages.
+    fn name(&self) -> RingName;
+
+    /// Reads once, or says what was in the way.
+    fn read(&mut self) -> Result<Result<Consistency, Contention>>;
+
+    /// What was read last.
+    fn records(&self) -> &[R];
 }
 
 /// Which backend serves, and why those before it do not.

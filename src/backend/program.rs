@@ -103,7 +103,8 @@ fn refusal(error: LoadError) -> NotOpened {
     if is_permission(&error) {
         return NotOpened::Refused(Reason::NotPermitted(error.source));
     }
-    // libbpf says ESRCH when the kernel's BTF lacks the attach target.
+    // libbpf says ESRCH when the kernel's BTF lacks the attach target. (The
+    // native ones are asked for before anything is loaded.)
     if error.source.raw_os_error() == Some(libc::ESRCH) {
         return NotOpened::Refused(Reason::MissingTarget("task_file"));
     }

@@ -8,7 +8,7 @@ pub(crate) const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// Why a candidate did not open: it cannot serve here, or something else
 /// went wrong that no other backend would mend.
-pub(crate) enum NotOpened {
+pub enum NotOpened {
     Refused(Reason),
     Failed(Error),
 }
@@ -37,15 +37,6 @@ pub(crate) fn select<T>(
         }
     }
     Err(Error::NoBackend { refusals: refused })
-}
-
-/// The native iterator: not in this version, and only on a patched kernel.
-pub(crate) fn refuse_native() -> Reason {
-    #[cfg(feature = "bpf")]
-    if std::path::Path::new(BTF).exists() && !crate::sys::bpf::has_target(c"io_uring_buf") {
-        return Reason::MissingTarget("io_uring_buf");
-    }
-    Reason::NotBuilt("this version of the crate has no native backend")
 }
 
 /// Fdinfo needs a /proc that shows our own pid namespace.

@@ -4,7 +4,7 @@ mod find;
 mod walk;
 
 pub(crate) use find::Finder;
-pub(crate) use walk::{outcome, owner, Maps, Walker};
+pub(crate) use walk::{no_room, outcome, owner, Walker};
 
 pub(crate) fn page_shift() -> u8 {
     rustix::param::page_size().trailing_zeros() as u8
@@ -34,8 +34,8 @@ mod tests {
 
     /// What both forms of the programs see of one ring.
     fn look(address: &Address) -> (Vec<RegisteredBuf>, Vec<String>) {
-        let mut walker = opened(Walker::open(address.clone()));
-        let nr = walker.walk(Mode::Verified).unwrap().unwrap();
+        let mut walker = opened(Walker::<RegisteredBuf>::open(address.clone()));
+        let nr = walker.walk(Mode::Verified, 0).unwrap().unwrap();
         let records = walker.records(nr).unwrap().to_vec();
         let (sightings, _) = opened(Finder::open())
             .sightings(Some(std::process::id()))

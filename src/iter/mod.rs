@@ -1,11 +1,11 @@
 //! What is attached to a ring and gives its records.
 
 mod address;
-mod bufs;
 mod snapshot;
+mod uring;
 
-pub(crate) use address::Address;
 #[cfg(feature = "bpf")]
-pub(crate) use address::Place;
-pub use bufs::{Options, UringBufIter};
+pub(crate) use address::{ring_attach_error, NoCopy, Place};
+pub(crate) use address::{Address, RingName};
 pub use snapshot::{Consistency, Snapshot};
+pub use uring::{Options, UringBufIter, UringIter};

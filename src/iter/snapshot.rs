@@ -11,8 +11,12 @@ use crate::record::{BufFields, RegisteredBuf};
 #[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
 #[non_exhaustive]
 pub enum Consistency {
-    /// Read under one hold of `uring_lock`: the table at one moment.
+    /// Read under one hold of the lock (`uring_lock`; of an epoll set
+    /// `ep->mtx`): the table at one moment.
     Locked,
+    /// Read under the lock in parts, each of one moment, as a table of more
+    /// than 1,000,000 slots has to be.
+    Parts,
     /// Read without the lock, and seen not to move: `uring_lock` was free
     /// before each record and at the end, table and size were the same before
     /// and after, two passes gave the same records, and the reader was not
@@ -31,6 +35,7 @@ impl std::fmt::Display for Consistency {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Locked => "locked",
+            Self::Parts => "parts",
             Self::Verified => "verified",
             Self::Raw => "raw",
         })

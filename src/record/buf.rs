@@ -1,7 +1,23 @@
 //! One slot of a ring's table of registered buffers.
 
+use std::ffi::CStr;
+#[cfg(feature = "bpf")]
+use std::os::fd::BorrowedFd;
+
 use bitflags::bitflags;
+#[cfg(feature = "bpf")]
+use rustix::io::Errno;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::backend::select::NotOpened;
+use crate::backend::{fdinfo, ReadText};
+#[cfg(feature = "bpf")]
+use crate::error::Error;
+use crate::iter::Address;
+use crate::record::{Dumped, Room};
+
+/// `MAX_BUFS` in bpf/record.h: the kernel's own limit of buffers in a table.
+const MAX_BUFS: usize = 16384;
 
 const FILLED: u8 = 1 << 0;
 const KERNEL: u8 = 1 << 1;
@@ -208,11 +224,22 @@ impl RegisteredBuf {
     pub fn page_size(&self) -> u64 {
         1u64 << (self.page_shift & 63)
     }
+}
 
-    /// Says what is wrong with a record that a BPF program cannot have
-    /// written.
+impl Dumped for RegisteredBuf {
+    const TARGET: &'static CStr = c"io_uring_buf";
+    const ROOM: Room = Room {
+        map: c".bss.records",
+        first: MAX_BUFS,
+        max: MAX_BUFS,
+    };
+
     #[cfg(feature = "bpf")]
-    pub(crate) fn check(&self, at: usize, page_shift: u8) -> Result<(), String> {
+    fn object() -> &'static [u8] {
+        crate::sys::bpf::bufs_object()
+    }
+
+    fn check(&self, at: usize, page_shift: u8) -> Result<(), String> {
         let known = FILLED | KERNEL | TAG_KNOWN | ORIGIN_KNOWN;
         if self.index != at as u64 {
             return Err(format!("record {at} carries index {}", self.index));
@@ -233,6 +260,15 @@ impl RegisteredBuf {
             return Err(format!("record {at}: segment shift {}", self.bvec_shift));
         }
         Ok(())
+    }
+
+    #[cfg(feature = "bpf")]
+    fn attach_error(fd: BorrowedFd<'_>, errno: Errno) -> Option<Error> {
+        crate::iter::ring_attach_error(fd, errno)
+    }
+
+    fn by_fdinfo(address: Address) -> Result<Box<dyn ReadText<Self>>, NotOpened> {
+        Ok(Box::new(fdinfo::Reader::open(address)?))
     }
 }
 
@@ -346,7 +382,6 @@ mod tests {
             let record = RegisteredBuf::read_from_bytes(&all).unwrap();
             let _ = (record.nr_pages(), record.pinned_bytes(), record.page_size());
             let _ = format!("{record:?}");
-            #[cfg(feature = "bpf")]
             let _ = record.check(0, 12);
             let table = [record, record];
             let _ = (table.pinned_bytes(), RegisteredBufs::acct_pages(&table[..]));

@@ -4,7 +4,15 @@
 //! at compile time on both sides.
 
 mod buf;
+mod dumped;
 #[cfg(feature = "bpf")]
 pub(crate) mod wire;
 
 pub use buf::{BufFields, Direction, RegisteredBuf, RegisteredBufs};
+pub(crate) use dumped::{Dumped, Room};
+
+/// A record of a table that an iterator shows: [`RegisteredBuf`], and no type
+/// of another crate.
+pub trait Record: Dumped {}
+
+impl Record for RegisteredBuf {}

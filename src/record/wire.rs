@@ -5,18 +5,18 @@ use std::mem::offset_of;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// `MAX_BUFS`: the kernel's own limit of buffers in a table.
-pub(crate) const MAX_BUFS: usize = 16384;
-
 /// `struct walk_request`
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub(crate) struct WalkRequest {
     pub(crate) inode: u64,
+    pub(crate) which: u64,
     pub(crate) mode: u32,
     pub(crate) observer: u32,
     pub(crate) pidns_level: u32,
     pub(crate) pidns_inode: u32,
+    pub(crate) capacity: u32,
+    pub(crate) fd: i32,
     pub(crate) page_shift: u8,
     pub(crate) pad: [u8; 7],
 }
@@ -44,6 +44,7 @@ pub(crate) struct WalkReply {
     pub(crate) pidns_level: u32,
     pub(crate) pidns_inode: u32,
     pub(crate) pad: u32,
+    pub(crate) which: u64,
     pub(crate) owner_comm: [u8; 16],
 }
 
@@ -57,6 +58,7 @@ pub(crate) enum Status {
     TooMany,
     NotLocked,
     CutShort,
+    NoSlot,
 }
 
 impl WalkReply {
@@ -70,6 +72,7 @@ impl WalkReply {
             4 => Status::TooMany,
             5 => Status::NotLocked,
             6 => Status::CutShort,
+            7 => Status::NoSlot,
             _ => return None,
         })
     }
@@ -138,11 +141,14 @@ pub(crate) struct RingSighting {
 }
 
 const _: () = {
-    assert!(size_of::<WalkRequest>() == 32);
-    assert!(offset_of!(WalkRequest, page_shift) == 24);
-    assert!(size_of::<WalkReply>() == 56);
+    assert!(size_of::<WalkRequest>() == 48);
+    assert!(offset_of!(WalkRequest, mode) == 16);
+    assert!(offset_of!(WalkRequest, fd) == 36);
+    assert!(offset_of!(WalkRequest, page_shift) == 40);
+    assert!(size_of::<WalkReply>() == 64);
     assert!(offset_of!(WalkReply, owner) == 8);
-    assert!(offset_of!(WalkReply, owner_comm) == 40);
+    assert!(offset_of!(WalkReply, which) == 40);
+    assert!(offset_of!(WalkReply, owner_comm) == 48);
     assert!(size_of::<FindRequest>() == 16 && size_of::<FindReply>() == 8);
     assert!(size_of::<RingSighting>() == 144);
     assert!(offset_of!(RingSighting, pid) == 48);

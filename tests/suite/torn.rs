@@ -42,7 +42,7 @@ fn slots(way: Way) -> usize {
         // A text of less than a page: for a longer one the kernel starts over,
         // and each time has to get the lock.
         Way::Fdinfo => 64,
-        Way::Locked => 512,
+        Way::Native | Way::Locked => 512,
     }
 }
 

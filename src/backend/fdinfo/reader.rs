@@ -5,8 +5,9 @@ use std::io;
 
 use crate::backend::fdinfo::text::{parse, RingText, Text};
 use crate::backend::select::{check_proc, NotOpened};
+use crate::backend::ReadText;
 use crate::error::{Contention, Error, Result};
-use crate::iter::{Address, Consistency};
+use crate::iter::{Address, Consistency, RingName};
 use crate::record::RegisteredBuf;
 use crate::ring::Via;
 
@@ -47,10 +48,6 @@ impl Reader {
         Ok(reader)
     }
 
-    pub(crate) fn inode(&self) -> u64 {
-        self.address.inode
-    }
-
     /// The text of the first descriptor that still is this ring.
     fn text(&mut self) -> Result<Text> {
         let page_shift = rustix::param::page_size().trailing_zeros() as u8;
@@ -80,9 +77,14 @@ impl Reader {
         }
         Err(self.address.gone())
     }
+}
 
-    /// Reads the list once, or says what was in the way.
-    pub(crate) fn read(&mut self) -> Result<Result<Consistency, Contention>> {
+impl ReadText<RegisteredBuf> for Reader {
+    fn name(&self) -> RingName {
+        self.address.name()
+    }
+
+    fn read(&mut self) -> Result<Result<Consistency, Contention>> {
         let text = self.text()?;
         let Text::Ring(RingText {
             bufs: Some(bufs), ..
@@ -94,7 +96,7 @@ impl Reader {
         Ok(Ok(list_consistency(&self.records)))
     }
 
-    pub(crate) fn records(&self) -> &[RegisteredBuf] {
+    fn records(&self) -> &[RegisteredBuf] {
         &self.records
     }
 }

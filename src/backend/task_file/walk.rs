@@ -1,101 +1,54 @@
-//! Reads the table of one ring.
+//! Reads a table of one ring.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
+use crate::backend::maps::{self, Maps};
 use crate::backend::program::{self, Forms, Programs};
 use crate::backend::select::{check_bpf, NotOpened};
-use crate::backend::task_file::page_shift;
 use crate::backend::Reason;
 use crate::error::{Contention, Error, LockOwner, Result};
 use crate::iter::{Address, Place};
-use crate::record::wire::{comm, Mode, Status, WalkReply, WalkRequest, MAX_BUFS};
-use crate::record::RegisteredBuf;
+use crate::record::wire::{comm, Mode, Status, WalkReply, WalkRequest};
+use crate::record::Dumped;
 use crate::ring::Via;
-use crate::sys::bpf::{self, Object};
-use crate::sys::shared::Shared;
 
 const BY_FILE: Forms = Forms {
-    direct: &[c"dump_bufs_file"],
-    compat: &[c"dump_bufs_file_compat"],
+    direct: &[c"dump_file"],
+    compat: &[c"dump_file_compat"],
 };
 const BY_TASK: Forms = Forms {
-    direct: &[c"dump_bufs_task"],
-    compat: &[c"dump_bufs_task_compat"],
+    direct: &[c"dump_task"],
+    compat: &[c"dump_task_compat"],
 };
 const BY_MAPPING: Forms = Forms {
-    direct: &[c"dump_bufs_task"],
-    compat: &[c"dump_bufs_vma_compat"],
+    direct: &[c"dump_task"],
+    compat: &[c"dump_vma_compat"],
 };
 
-/// The maps of `bpf/bufs.bpf.c`.
-pub(crate) struct Maps {
-    pub(crate) request: Shared<WalkRequest>,
-    pub(crate) reply: Shared<WalkReply>,
-    pub(crate) records: Shared<RegisteredBuf>,
-}
-
-impl Maps {
-    pub(crate) fn of(object: &Object) -> Result<Self> {
-        let fail = |e| Error::os("mmap of a BPF map", e);
-        let fd = |name| object.map_fd(name).map_err(fail);
-        Ok(Self {
-            request: Shared::map(fd(c".bss.request")?, 1).map_err(fail)?,
-            reply: Shared::map(fd(c".bss.reply")?, 1).map_err(fail)?,
-            records: Shared::map(fd(c".bss.records")?, MAX_BUFS).map_err(fail)?,
-        })
-    }
-
-    /// Puts a request where the next run finds it.
-    pub(crate) fn ask(&mut self, request: WalkRequest) -> Result<()> {
-        let written = self.request.write(request);
-        written
-            .and_then(|()| self.reply.write(WalkReply::default()))
-            .map_err(|e| Error::os("use a UringBufIter", e))
-    }
-
-    /// What the last run answered.
-    pub(crate) fn answer(&self) -> Result<WalkReply> {
-        self.reply
-            .read()
-            .map_err(|e| Error::os("use a UringBufIter", e))
-    }
-
-    /// The records that the last run wrote, after a look at each.
-    pub(crate) fn records(&self, nr: usize) -> Result<&[RegisteredBuf]> {
-        let records = self.records.get(nr).ok_or_else(|| {
-            Error::malformed("the walk", format!("{nr} records of {MAX_BUFS} that fit"))
-        })?;
-        let page_shift = page_shift();
-        for (at, record) in records.iter().enumerate() {
-            record
-                .check(at, page_shift)
-                .map_err(|what| Error::malformed("the walk", what))?;
-        }
-        Ok(records)
-    }
-}
-
-/// Reads the table of one ring, again and again.
-pub(crate) struct Walker {
+/// Reads a table of one ring, again and again.
+pub(crate) struct Walker<R> {
     address: Address,
     /// Which place of the address is linked.
     at: usize,
-    link: OwnedFd,
-    maps: Maps,
-    programs: Programs,
+    loaded: Loaded<R>,
 }
 
-impl Walker {
+/// Programs for one kind of place, linked to one process.
+struct Loaded<R> {
+    link: OwnedFd,
+    maps: Maps<R>,
+    programs: Programs,
+    capacity: usize,
+}
+
+impl<R: Dumped> Walker<R> {
     pub(crate) fn open(address: Address) -> Result<Self, NotOpened> {
         check_bpf().map_err(NotOpened::Refused)?;
-        let (programs, link) = load(address.places[0])?;
         Ok(Self {
-            maps: Maps::of(&programs.object)?,
+            loaded: Loaded::load(address.places[0], R::ROOM.first)?,
             address,
             at: 0,
-            link,
-            programs,
         })
     }
 
@@ -109,14 +62,10 @@ impl Walker {
 
     fn go_to(&mut self, place: Place) -> Result<(), NotOpened> {
         if place.kind() == self.address.places[self.at].kind() {
-            self.link = self
-                .programs
-                .link(self.programs.names[0], Some(place.pid))?;
+            let programs = &self.loaded.programs;
+            self.loaded.link = programs.link(programs.names[0], Some(place.pid))?;
         } else {
-            let (programs, link) = load(place)?;
-            self.maps = Maps::of(&programs.object)?;
-            self.link = link;
-            self.programs = programs;
+            self.loaded = Loaded::load(place, self.loaded.capacity)?;
         }
         Ok(())
     }
@@ -125,16 +74,25 @@ impl Walker {
         &self.address
     }
 
-    /// Walks the table once: its size, or what was in the way.
-    pub(crate) fn walk(&mut self, mode: Mode) -> Result<Result<usize, Contention>> {
-        let reply = self.look(mode)?;
-        outcome(&self.address, &reply)
+    /// Walks the table once: its size, or what was in the way. `which` says
+    /// which one, where a ring has several.
+    pub(crate) fn walk(&mut self, mode: Mode, which: u64) -> Result<Result<usize, Contention>> {
+        loop {
+            let reply = self.look(mode, which)?;
+            let nr = reply.nr_slots as usize;
+            match maps::room_for::<R>(nr) {
+                Some(capacity) if reply.status() == Some(Status::TooMany) => {
+                    self.grow(capacity)?;
+                }
+                _ => return outcome::<R>(&self.address, &reply),
+            }
+        }
     }
 
     /// Looks at the ring at the first place that still has it.
-    pub(crate) fn look(&mut self, mode: Mode) -> Result<WalkReply> {
+    pub(crate) fn look(&mut self, mode: Mode, which: u64) -> Result<WalkReply> {
         loop {
-            let reply = self.run(mode)?;
+            let reply = self.run(mode, which)?;
             if reply.status() != Some(Status::NotFound) {
                 return Ok(reply);
             }
@@ -153,33 +111,57 @@ impl Walker {
         }
     }
 
-    fn run(&mut self, mode: Mode) -> Result<WalkReply> {
-        self.maps.ask(WalkRequest {
+    fn run(&mut self, mode: Mode, which: u64) -> Result<WalkReply> {
+        self.loaded.maps.ask(WalkRequest {
             inode: self.address.inode,
+            which,
             mode: mode as u32,
-            page_shift: page_shift(),
             ..WalkRequest::default()
         })?;
-        program::run(&self.link)?;
-        self.maps.answer()
+        program::run(&self.loaded.link)?;
+        self.loaded.maps.answer()
     }
 
-    pub(crate) fn records(&self, nr: usize) -> Result<&[RegisteredBuf]> {
-        self.maps.records(nr)
+    fn grow(&mut self, capacity: usize) -> Result<()> {
+        let place = self.address.places[self.at];
+        self.loaded = Loaded::load(place, capacity).map_err(|e| no_room(capacity, e))?;
+        Ok(())
+    }
+
+    pub(crate) fn records(&self, nr: usize) -> Result<&[R]> {
+        self.loaded.maps.records(nr)
     }
 }
 
-fn load(place: Place) -> Result<(Programs, OwnedFd), NotOpened> {
-    let forms = match place.via {
-        Via::Descriptor(_) => BY_FILE,
-        Via::Registered(_) => BY_TASK,
-        Via::Mapping => BY_MAPPING,
-    };
-    let programs = Programs::load(|| Object::open(bpf::bufs_object()), forms)?;
-    let link = programs
-        .link(programs.names[0], Some(place.pid))
-        .map_err(refuse_if_forbidden)?;
-    Ok((programs, link))
+impl<R: Dumped> Loaded<R> {
+    fn load(place: Place, capacity: usize) -> Result<Self, NotOpened> {
+        let forms = match place.via {
+            Via::Descriptor(_) => BY_FILE,
+            Via::Registered(_) => BY_TASK,
+            Via::Mapping => BY_MAPPING,
+        };
+        let programs = Programs::load(|| maps::open::<R>(capacity), forms)?;
+        let link = programs
+            .link(programs.names[0], Some(place.pid))
+            .map_err(refuse_if_forbidden)?;
+        Ok(Self {
+            link,
+            maps: Maps::of(&programs.object, capacity)?,
+            programs,
+            capacity,
+        })
+    }
+}
+
+/// What was loaded before cannot be loaded with more room.
+pub(crate) fn no_room(capacity: usize, error: NotOpened) -> Error {
+    match error {
+        NotOpened::Failed(error) => error,
+        NotOpened::Refused(reason) => Error::os(
+            format!("make room for {capacity} records: {reason}"),
+            io::ErrorKind::OutOfMemory,
+        ),
+    }
 }
 
 /// A kernel or security module that loads a program and forbids its use.
@@ -193,16 +175,19 @@ fn refuse_if_forbidden(error: Error) -> NotOpened {
 }
 
 /// What a reply says about the walk.
-pub(crate) fn outcome(address: &Address, reply: &WalkReply) -> Result<Result<usize, Contention>> {
+pub(crate) fn outcome<R: Dumped>(
+    address: &Address,
+    reply: &WalkReply,
+) -> Result<Result<usize, Contention>> {
     Ok(match reply.status() {
         Some(Status::Done) => Ok(reply.nr_slots as usize),
         Some(Status::Changed) => Err(Contention::Changed),
         Some(Status::LockHeld) => Err(Contention::LockHeld(owner(reply))),
         Some(Status::TooMany) => {
             return Err(Error::TableTooLarge {
-                ring: address.inode,
+                what: address.name().to_string(),
                 slots: reply.nr_slots.into(),
-                max: MAX_BUFS,
+                max: R::ROOM.max,
             })
         }
         Some(Status::NotFound) => return Err(address.gone()),
@@ -212,7 +197,7 @@ pub(crate) fn outcome(address: &Address, reply: &WalkReply) -> Result<Result<usi
                 format!("the kernel ended it before all {} slots", reply.nr_slots),
             ))
         }
-        Some(Status::NotLocked) | None => {
+        Some(Status::NotLocked | Status::NoSlot) | None => {
             return Err(Error::malformed(
                 "the walk",
                 format!("status {}", reply.status),

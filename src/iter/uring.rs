@@ -1,28 +1,41 @@
-//! The registered buffers of one ring.
+//! A table of one ring.
 
+use std::marker::PhantomData;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use crate::backend::select::{self, NotOpened};
-use crate::backend::{fdinfo, Backend, Selection};
+use crate::backend::{fdinfo, Backend, ReadText, Refusal, Selection};
 use crate::error::{Error, Result, Retry};
 use crate::iter::{Address, Consistency, Snapshot};
+#[cfg(feature = "bpf")]
+use crate::record::BufFields;
+use crate::record::{Record, RegisteredBuf};
 use crate::ring::Ring;
 
 #[cfg(feature = "bpf")]
-use crate::backend::{locked::Locked, task_file::Walker};
+use crate::backend::{locked::Locked, native::Native, task_file::Walker};
 #[cfg(feature = "bpf")]
-use crate::record::{wire::Mode, BufFields, RegisteredBuf};
+use crate::record::wire::Mode;
 
-/// How a [`UringBufIter`] is to work.
-#[derive(Debug, Clone, Default)]
+/// How an iterator is to work.
+#[derive(Debug, Clone)]
 #[must_use]
-pub struct Options {
+pub struct Options<R = RegisteredBuf> {
     backend: Backend,
     retry: Retry,
+    _record: PhantomData<fn() -> R>,
 }
 
-impl Options {
+impl<R: Record> Options<R> {
+    pub(crate) fn new() -> Self {
+        Self {
+            backend: Backend::default(),
+            retry: Retry::default(),
+            _record: PhantomData,
+        }
+    }
+
     /// The backend; [`Backend::Auto`] if not set.
     pub fn backend(mut self, backend: Backend) -> Self {
         self.backend = backend;
@@ -35,43 +48,51 @@ impl Options {
         self
     }
 
-    /// See [`UringBufIter::attach`].
+    /// See [`UringIter::attach`].
     ///
     /// # Errors
     ///
     /// As there.
-    pub fn attach(self, ring: impl AsFd) -> Result<UringBufIter> {
+    pub fn attach(self, ring: impl AsFd) -> Result<UringIter<R>> {
         let address = Address::of_fd(ring.as_fd())?;
-        UringBufIter::open(address, self)
+        UringIter::open(address, self)
     }
 
-    /// See [`UringBufIter::attach_pid`].
+    /// See [`UringIter::attach_pid`].
     ///
     /// # Errors
     ///
     /// As there.
-    pub fn attach_pid(self, pid: u32, fd: i32) -> Result<UringBufIter> {
+    pub fn attach_pid(self, pid: u32, fd: i32) -> Result<UringIter<R>> {
         let address = Address::of_process(pid, fd)?;
-        UringBufIter::open(address, self)
+        UringIter::open(address, self)
     }
 
-    /// See [`UringBufIter::attach_ring`].
+    /// See [`UringIter::attach_ring`].
     ///
     /// # Errors
     ///
     /// As there.
-    pub fn attach_ring(self, ring: &Ring) -> Result<UringBufIter> {
-        UringBufIter::open(Address::of_ring(ring), self)
+    pub fn attach_ring(self, ring: &Ring) -> Result<UringIter<R>> {
+        UringIter::open(Address::of_ring(ring), self)
     }
 }
 
-enum Engine {
+enum Engine<R: Record> {
     #[cfg(feature = "bpf")]
-    TaskFile(Box<(Walker, Locked)>),
-    Fdinfo(fdinfo::Reader),
+    Native(Box<Native<R>>),
+    #[cfg(feature = "bpf")]
+    TaskFile(Box<(Walker<R>, Locked<R>)>),
+    Fdinfo(Box<dyn ReadText<R>>),
 }
 
-/// The table of registered buffers of one ring, as often as wanted.
+/// The registered buffers of one ring: [`UringIter`] of [`RegisteredBuf`].
+///
+/// With the TaskFile and Native backends it keeps about 800 kB for the records
+/// of the largest table that a kernel allows (16,384 buffers).
+pub type UringBufIter = UringIter<RegisteredBuf>;
+
+/// A table of one ring, as often as wanted.
 ///
 /// It remembers which ring it is, not a descriptor: it never keeps a ring
 /// alive, and when the ring goes, the next snapshot says
@@ -92,21 +113,22 @@ enum Engine {
 /// ```
 ///
 /// The TaskFile backend needs Linux 6.1 and `CAP_BPF` with `CAP_PERFMON`, or
-/// `CAP_SYS_ADMIN`, in the initial user namespace. It keeps about 800 kB for
-/// the records of the largest table that a kernel allows (16,384 buffers).
+/// `CAP_SYS_ADMIN`, in the initial user namespace; so does the Native one, and
+/// the patches in kernel/, and, for a ring of another process, ptrace rights
+/// over it.
 ///
 /// It belongs to the process that made it: a child of fork(2) cannot use it.
 #[must_use]
-pub struct UringBufIter {
-    engine: Engine,
+pub struct UringIter<R: Record> {
+    engine: Engine<R>,
     selection: Selection,
     retry: Retry,
 }
 
-impl UringBufIter {
+impl<R: Record> UringIter<R> {
     /// Options other than the defaults.
-    pub fn options() -> Options {
-        Options::default()
+    pub fn options() -> Options<R> {
+        Options::new()
     }
 
     /// Attaches to a ring of this process, by the best backend there is.
@@ -146,17 +168,18 @@ impl UringBufIter {
         Self::options().attach_ring(ring)
     }
 
-    fn open(address: Address, options: Options) -> Result<Self> {
+    fn open(address: Address, options: Options<R>) -> Result<Self> {
         let (engine, selection) = select::select(options.backend, |backend| match backend {
+            #[cfg(feature = "bpf")]
+            Backend::Native => Ok(Engine::Native(Box::new(Native::open(address.clone())?))),
             #[cfg(feature = "bpf")]
             Backend::TaskFile => Ok(Engine::TaskFile(Box::new((
                 Walker::open(address.clone())?,
                 Locked::default(),
             )))),
             #[cfg(not(feature = "bpf"))]
-            Backend::TaskFile => Err(NotOpened::Refused(select::refuse_bpf())),
-            Backend::Fdinfo => fdinfo::Reader::open(address.clone()).map(Engine::Fdinfo),
-            Backend::Native | Backend::Auto => Err(NotOpened::Refused(select::refuse_native())),
+            Backend::Native | Backend::TaskFile => Err(NotOpened::Refused(select::refuse_bpf())),
+            Backend::Fdinfo | Backend::Auto => R::by_fdinfo(address.clone()).map(Engine::Fdinfo),
         })?;
         Ok(Self {
             engine,
@@ -170,19 +193,21 @@ impl UringBufIter {
     ///
     /// # Errors
     ///
-    /// As [`UringBufIter::attach_ring`]. After an error it is still attached
+    /// As [`UringIter::attach_ring`]. After an error it is still attached
     /// to the ring it was attached to.
     pub fn reattach(&mut self, ring: &Ring) -> Result<()> {
         let address = Address::of_ring(ring);
         let attached = match &mut self.engine {
             #[cfg(feature = "bpf")]
+            Engine::Native(native) => native.attach(address),
+            #[cfg(feature = "bpf")]
             Engine::TaskFile(engine) => engine.0.attach(address),
-            Engine::Fdinfo(reader) => fdinfo::Reader::open(address).map(|opened| *reader = opened),
+            Engine::Fdinfo(reader) => R::by_fdinfo(address).map(|opened| *reader = opened),
         };
         attached.map_err(|e| match e {
             NotOpened::Failed(error) => error,
             NotOpened::Refused(reason) => Error::NoBackend {
-                refusals: vec![crate::backend::Refusal {
+                refusals: vec![Refusal {
                     backend: self.selection.backend,
                     reason,
                 }],
@@ -195,10 +220,10 @@ impl UringBufIter {
         &self.selection
     }
 
-    /// Reads the whole table: [`Consistency::Verified`](crate::Consistency::Verified) with TaskFile,
-    /// [`Consistency::Locked`](crate::Consistency::Locked) with fdinfo. Takes no lock that it would have
-    /// to wait for, and tries again within the bounds of [`Retry`] while the
-    /// ring is busy.
+    /// Reads the whole table: [`Consistency::Locked`](crate::Consistency::Locked) with Native and
+    /// fdinfo, [`Consistency::Verified`](crate::Consistency::Verified) with TaskFile. Takes no lock that it
+    /// would have to wait for, and tries again within the bounds of [`Retry`]
+    /// while the ring is busy.
     ///
     /// # Errors
     ///
@@ -206,13 +231,15 @@ impl UringBufIter {
     /// still or `uring_lock` was held all the time (EDEADLK of the native
     /// iterator). [`Error::RingGone`] if no holder has the ring any more
     /// (ENXIO).
-    pub fn snapshot(&mut self) -> Result<Snapshot<'_>> {
-        self.look(Consistency::Verified)
+    pub fn snapshot(&mut self) -> Result<Snapshot<'_, R>> {
+        self.look(Consistency::Verified, 0)
     }
 
-    /// Reads the whole table under `uring_lock`, at one moment: from Linux
-    /// 6.13 on, for a ring of which somebody has a descriptor, and with
-    /// ptrace rights over that process.
+    /// Reads the whole table under `uring_lock`, at one moment. The Native
+    /// backend tries for the lock until `limit`. The TaskFile backend waits
+    /// for it: from Linux 6.13 on, for a ring of which somebody has a
+    /// descriptor, and with ptrace rights over that process; what follows is
+    /// about this one.
     ///
     /// Comes back within `limit`, give or take the time that a process takes
     /// to start, also when the owner of the lock never lets go of it. The wait
@@ -233,43 +260,54 @@ impl UringBufIter {
     /// in time. [`Error::Unsupported`] before Linux 6.13, and for a ring
     /// without a descriptor. [`Error::NotPermitted`] without ptrace rights
     /// (EPERM). [`Error::RingGone`] (ENXIO).
-    pub fn snapshot_locked(&mut self, limit: Duration) -> Result<Snapshot<'_>> {
+    pub fn snapshot_locked(&mut self, limit: Duration) -> Result<Snapshot<'_, R>> {
+        self.look_locked(limit, 0)
+    }
+
+    pub(crate) fn look_locked(&mut self, limit: Duration, _which: u64) -> Result<Snapshot<'_, R>> {
+        let retry = Retry {
+            attempts: u32::MAX,
+            deadline: limit,
+            ..self.retry
+        };
         match &mut self.engine {
+            #[cfg(feature = "bpf")]
+            Engine::Native(native) => read_native(native, retry, _which),
             #[cfg(feature = "bpf")]
             Engine::TaskFile(engine) => {
                 let (walker, locked) = &mut **engine;
-                let nr = locked.walk(walker, limit)?;
-                let records = locked.records(nr)?;
-                Ok(lend(records, Consistency::Locked, 1))
+                let nr = locked.walk(walker, limit, _which)?;
+                Ok(Snapshot {
+                    records: locked.records(nr)?,
+                    consistency: Consistency::Locked,
+                    backend: Backend::TaskFile,
+                    unknown: BufFields::empty(),
+                    attempts: 1,
+                })
             }
-            Engine::Fdinfo(reader) => {
-                let retry = Retry {
-                    attempts: u32::MAX,
-                    deadline: limit,
-                    ..self.retry
-                };
-                read(reader, retry)
-            }
+            Engine::Fdinfo(reader) => read_text(&mut **reader, retry),
         }
     }
 
     /// Looks at the table once, without lock or proof: what is there when
     /// nothing better can be had, say because the owner of `uring_lock` is
-    /// stuck. Labelled [`Consistency::Raw`](crate::Consistency::Raw). With fdinfo it is the same as
-    /// [`UringBufIter::snapshot`]: the kernel prints no list without the lock.
+    /// stuck. Labelled [`Consistency::Raw`](crate::Consistency::Raw). Native and fdinfo have no such
+    /// look: with them it is the same as [`UringIter::snapshot`].
     ///
     /// # Errors
     ///
     /// [`Error::Contended`], which is retryable, if the table was just being
     /// taken down. [`Error::RingGone`] (ENXIO).
-    pub fn snapshot_raw(&mut self) -> Result<Snapshot<'_>> {
-        self.look(Consistency::Raw)
+    pub fn snapshot_raw(&mut self) -> Result<Snapshot<'_, R>> {
+        self.look(Consistency::Raw, 0)
     }
 
-    /// A look that waits for no lock. With fdinfo there is only one kind.
-    fn look(&mut self, _wanted: Consistency) -> Result<Snapshot<'_>> {
+    /// A look that waits for no lock. Only TaskFile has several kinds.
+    pub(crate) fn look(&mut self, _wanted: Consistency, _which: u64) -> Result<Snapshot<'_, R>> {
         let retry = self.retry;
         match &mut self.engine {
+            #[cfg(feature = "bpf")]
+            Engine::Native(native) => read_native(native, retry, _which),
             #[cfg(feature = "bpf")]
             Engine::TaskFile(engine) => {
                 let walker = &mut engine.0;
@@ -277,28 +315,40 @@ impl UringBufIter {
                     Consistency::Raw => Mode::Raw,
                     _ => Mode::Verified,
                 };
-                let ring = walker.address().inode;
-                let (nr, attempts) = retry.run(ring, || walker.walk(mode))?;
-                Ok(lend(walker.records(nr)?, _wanted, attempts))
+                let name = walker.address().name();
+                let (nr, attempts) = retry.run(&name, || walker.walk(mode, _which))?;
+                Ok(Snapshot {
+                    records: walker.records(nr)?,
+                    consistency: _wanted,
+                    backend: Backend::TaskFile,
+                    unknown: BufFields::empty(),
+                    attempts,
+                })
             }
-            Engine::Fdinfo(reader) => read(reader, retry),
+            Engine::Fdinfo(reader) => read_text(&mut **reader, retry),
         }
     }
 }
 
 #[cfg(feature = "bpf")]
-fn lend(records: &[RegisteredBuf], consistency: Consistency, attempts: u32) -> Snapshot<'_> {
-    Snapshot {
-        records,
+fn read_native<R: Record>(
+    native: &mut Native<R>,
+    retry: Retry,
+    which: u64,
+) -> Result<Snapshot<'_, R>> {
+    let name = native.address().name();
+    let ((nr, consistency), attempts) = retry.run(&name, || native.read(which))?;
+    Ok(Snapshot {
+        records: native.records(nr)?,
         consistency,
-        backend: Backend::TaskFile,
+        backend: Backend::Native,
         unknown: BufFields::empty(),
         attempts,
-    }
+    })
 }
 
-fn read(reader: &mut fdinfo::Reader, retry: Retry) -> Result<Snapshot<'_>> {
-    let (consistency, attempts) = retry.run(reader.inode(), || reader.read())?;
+fn read_text<R>(reader: &mut dyn ReadText<R>, retry: Retry) -> Result<Snapshot<'_, R>> {
+    let (consistency, attempts) = retry.run(&reader.name(), || reader.read())?;
     Ok(Snapshot {
         records: reader.records(),
         consistency,
@@ -308,9 +358,9 @@ fn read(reader: &mut fdinfo::Reader, retry: Retry) -> Result<Snapshot<'_>> {
     })
 }
 
-impl std::fmt::Debug for UringBufIter {
+impl<R: Record> std::fmt::Debug for UringIter<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("UringBufIter")
+        f.debug_struct("UringIter")
             .field("backend", &self.selection.backend)
             .finish_non_exhaustive()
     }

@@ -1,0 +1,209 @@
+//! The Native backend: an iterator of a patched kernel, attached to one ring,
+//! writes all its records in one read, under one hold of the lock.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+
+use crate::backend::maps::{self, Maps};
+use crate::backend::program::{Forms, Programs};
+use crate::backend::select::{check_bpf, NotOpened};
+use crate::backend::task_file::{no_room, outcome};
+use crate::backend::Reason;
+use crate::error::{Contention, Error, Result};
+use crate::iter::{Address, Consistency, NoCopy};
+use crate::record::wire::{Status, WalkRequest};
+use crate::record::Dumped;
+use crate::ring::Via;
+use crate::sys::bpf;
+
+const DUMP: Forms = Forms {
+    direct: &[c"dump_native"],
+    compat: &[c"dump_native_compat"],
+};
+const STREAM: Forms = Forms {
+    direct: &[c"stream_native"],
+    compat: &[c"stream_native_compat"],
+};
+
+/// Reads a table of one ring, again and again.
+pub(crate) struct Native<R> {
+    address: Address,
+    link: OwnedFd,
+    maps: Maps<R>,
+    programs: Programs,
+}
+
+impl<R: Dumped> Native<R> {
+    pub(crate) fn open(address: Address) -> Result<Self, NotOpened> {
+        require::<R>()?;
+        Self::load(address, R::ROOM.first)
+    }
+
+    fn load(address: Address, capacity: usize) -> Result<Self, NotOpened> {
+        // First, as a kernel of its own mind may load it and not attach it.
+        let ring = descriptor(&address)?;
+        let programs = Programs::load(|| maps::open::<R>(capacity), DUMP)?;
+        Ok(Self {
+            link: link::<R>(&programs, ring.as_fd(), &address)?,
+            maps: Maps::of(&programs.object, capacity)?,
+            address,
+            programs,
+        })
+    }
+
+    /// Another ring; what is loaded stays loaded.
+    pub(crate) fn attach(&mut self, address: Address) -> Result<(), NotOpened> {
+        let ring = descriptor(&address)?;
+        self.link = link::<R>(&self.programs, ring.as_fd(), &address)?;
+        self.address = address;
+        Ok(())
+    }
+
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Reads the table once: its size, or what was in the way.
+    pub(crate) fn read(&mut self, which: u64) -> Result<Result<(usize, Consistency), Contention>> {
+        loop {
+            self.maps.ask(WalkRequest {
+                inode: self.address.inode,
+                which,
+                ..WalkRequest::default()
+            })?;
+            let consistency = match self.run()? {
+                Ok(consistency) => consistency,
+                Err(why) => return Ok(Err(why)),
+            };
+            let reply = self.maps.answer()?;
+            match maps::room_for::<R>(reply.nr_slots as usize) {
+                Some(capacity) if reply.status() == Some(Status::TooMany) => {
+                    *self = Self::load(self.address.clone(), capacity)
+                        .map_err(|e| no_room(capacity, e))?;
+                }
+                // No last record: it did not end.
+                _ if reply.status() == Some(Status::NotFound) => {
+                    return Err(Error::malformed(
+                        "a native iterator",
+                        "it ended without its last record",
+                    ))
+                }
+                _ => return Ok(outcome::<R>(&self.address, &reply)?.map(|nr| (nr, consistency))),
+            }
+        }
+    }
+
+    /// One session, from its first slot to its end.
+    fn run(&self) -> Result<Result<Consistency, Contention>> {
+        let session = new_session(self.link.as_fd()).map_err(|e| self.failed(e))?;
+        let mut consistency = Consistency::Locked;
+        let mut buf = [0u8; 64];
+        loop {
+            match rustix::io::read(&session, &mut buf) {
+                Ok(0) => return Ok(Ok(consistency)),
+                Ok(n) => {
+                    return Err(Error::malformed(
+                        "a native iterator",
+                        format!("{n} bytes of output where there is none"),
+                    ))
+                }
+                Err(Errno::INTR) => {}
+                // A million slots: it let go of the lock, and goes on where it
+                // was (bpf_seq_read, kernel/bpf/bpf_iter.c).
+                Err(Errno::AGAIN) => consistency = Consistency::Parts,
+                Err(Errno::DEADLK) => return Ok(Err(Contention::LockHeldUnseen)),
+                Err(e) => return Err(self.failed(e)),
+            }
+        }
+    }
+
+    fn failed(&self, errno: Errno) -> Error {
+        match errno {
+            Errno::NXIO => self.address.gone(),
+            e => Error::os("read of a native iterator", e),
+        }
+    }
+
+    pub(crate) fn records(&self, nr: usize) -> Result<&[R]> {
+        self.maps.records(nr)
+    }
+}
+
+/// What the native iterator of `R` takes, before anything is loaded.
+fn require<R: Dumped>() -> Result<(), NotOpened> {
+    check_bpf().map_err(NotOpened::Refused)?;
+    if bpf::has_target(R::TARGET) {
+        return Ok(());
+    }
+    let target = R::TARGET.to_str().unwrap_or("?");
+    Err(NotOpened::Refused(Reason::MissingTarget(target)))
+}
+
+/// A link whose iterators give records as bytes.
+pub(crate) fn stream<R: Dumped>(
+    fd: BorrowedFd<'_>,
+    refused: impl FnOnce(Errno) -> NotOpened,
+) -> Result<OwnedFd, NotOpened> {
+    require::<R>()?;
+    let programs = Programs::load(|| maps::open::<R>(R::ROOM.first), STREAM)?;
+    // Its page size is all that these programs ask of the request.
+    Maps::<R>::of(&programs.object, R::ROOM.first)?.ask(WalkRequest::default())?;
+    programs
+        .object
+        .program_fd(programs.names[0])
+        .and_then(|program| bpf::link_fd(program, fd))
+        .map_err(|e| refused(errno_of(&e)))
+}
+
+pub(crate) fn new_session(link: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    bpf::new_run(link).map_err(|e| errno_of(&e))
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+fn link<R: Dumped>(
+    programs: &Programs,
+    ring: BorrowedFd<'_>,
+    address: &Address,
+) -> Result<OwnedFd, NotOpened> {
+    programs
+        .object
+        .program_fd(programs.names[0])
+        .and_then(|program| bpf::link_fd(program, ring))
+        .map_err(|e| match errno_of(&e) {
+            Errno::NXIO => NotOpened::Failed(address.gone()),
+            errno => refusal::<R>(errno),
+        })
+}
+
+/// What a kernel says that will not attach.
+pub(crate) fn refusal<R: Dumped>(errno: Errno) -> NotOpened {
+    match errno {
+        Errno::PERM | Errno::ACCESS => NotOpened::Refused(Reason::NotPermitted(errno.into())),
+        errno => NotOpened::Failed(Error::LinkRefused {
+            target: R::TARGET.to_string_lossy().into_owned(),
+            source: errno.into(),
+        }),
+    }
+}
+
+/// A descriptor to attach by; the link does not keep it.
+fn descriptor(address: &Address) -> Result<OwnedFd, NotOpened> {
+    let has_other_ways = address
+        .places
+        .iter()
+        .any(|place| !matches!(place.via, Via::Descriptor(_)));
+    let why = match address.copy_descriptor() {
+        Ok(copy) => return Ok(copy),
+        Err(NoCopy::Refused(error)) => error.to_string(),
+        Err(NoCopy::Gone) if !has_other_ways => return Err(NotOpened::Failed(address.gone())),
+        Err(NoCopy::OutOfReach) => {
+            "it is that of a thread with descriptors of its own, which takes Linux 6.9".into()
+        }
+        Err(NoCopy::Gone | NoCopy::None) => "its holders have none".into(),
+    };
+    Err(NotOpened::Refused(Reason::NoDescriptor(why)))
+}

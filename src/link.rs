@@ -1,0 +1,294 @@
+//! Links of native iterators, as things of their own: to be kept, pinned,
+//! handed on, and read as a stream of records.
+
+use std::ffi::CString;
+use std::fmt;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::io::Errno;
+use zerocopy::IntoBytes;
+
+use crate::backend::select::NotOpened;
+use crate::backend::{native, Backend, Refusal};
+use crate::error::{Contention, Error, Result, Retry};
+use crate::iter::RingName;
+use crate::record::Record;
+use crate::sys::bpf;
+
+/// A link of a native iterator: to one ring, as long as that lives.
+///
+/// It does not keep the ring alive. Each session of it ([`Link::records`])
+/// gives the records of the table as a stream, for tables without a bound or
+/// for another process: unlike a [`UringIter`](crate::UringIter) it can be
+/// pinned. Each read(2) takes `uring_lock` for itself, so a stream is of
+/// several moments.
+///
+/// Needs a kernel with the patches in kernel/, and `CAP_BPF` with
+/// `CAP_PERFMON`, or `CAP_SYS_ADMIN`, to attach.
+#[must_use]
+pub struct Link<R> {
+    fd: OwnedFd,
+    _record: PhantomData<fn() -> R>,
+}
+
+/// What a link says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LinkInfo {
+    /// The number by which `bpftool link show id` knows it.
+    pub id: u32,
+    /// The iterator target, as `io_uring_buf`.
+    pub target: String,
+    /// The inode of the ring's file; of an epoll set that which all of them
+    /// share.
+    pub inode: u64,
+    /// The number of the epoll set, which no other one ever has, `None` for a
+    /// ring.
+    pub ep_id: Option<u64>,
+}
+
+impl<R: Record> Link<R> {
+    /// Attaches to the ring behind a descriptor, which the link does not keep.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotARing`] (EOPNOTSUPP), [`Error::RingGone`] (ENXIO) for a
+    /// ring that is being closed, [`Error::NoBackend`] if the kernel lacks the
+    /// patches or the caller the capabilities (EPERM), [`Error::LinkRefused`]
+    /// (EINVAL, E2BIG).
+    pub fn attach(ring: impl AsFd) -> Result<Self> {
+        let ring = ring.as_fd();
+        let refused = |errno| match R::attach_error(ring, errno) {
+            Some(error) => NotOpened::Failed(error),
+            None => native::refusal::<R>(errno),
+        };
+        match native::stream::<R>(ring, refused) {
+            Ok(fd) => Ok(Self::of(fd)),
+            Err(NotOpened::Failed(error)) => Err(error),
+            Err(NotOpened::Refused(reason)) => Err(Error::NoBackend {
+                refusals: vec![Refusal {
+                    backend: Backend::Native,
+                    reason,
+                }],
+            }),
+        }
+    }
+
+    /// The link that [`Link::pin`] has put there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WrongLink`] if it is something else, [`Error::Os`] with the
+    /// errno of bpf(2) `BPF_OBJ_GET` (ENOENT, EPERM).
+    pub fn open_pinned(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let fd = bpf::open_pinned(&c_path(path)?)
+            .map_err(|e| Error::os(format!("open the pinned link {}", path.display()), e))?;
+        let found = match bpf::link_facts(fd.as_fd()) {
+            Ok(Some(facts)) if facts.target.as_bytes() == R::TARGET.to_bytes() => {
+                return Ok(Self::of(fd))
+            }
+            Ok(Some(facts)) => format!("one of {}", facts.target),
+            Ok(None) => "a link of another kind".into(),
+            Err(e) => format!("no link ({e})"),
+        };
+        Err(Error::WrongLink {
+            path: path.into(),
+            wanted: R::TARGET.to_string_lossy().into_owned(),
+            found,
+        })
+    }
+
+    /// Gives the link a name in a BPF file system (`/sys/fs/bpf`): it stays
+    /// until that is removed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] with the errno of bpf(2) `BPF_OBJ_PIN`: EEXIST, EPERM,
+    /// ENOENT, EINVAL where no BPF file system is.
+    pub fn pin(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        bpf::pin(self.fd.as_fd(), &c_path(path)?)
+            .map_err(|e| Error::os(format!("pin a link at {}", path.display()), e))
+    }
+
+    /// What the kernel says of the link; also after the ring has gone.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`].
+    pub fn info(&self) -> Result<LinkInfo> {
+        let facts = bpf::link_facts(self.fd.as_fd())
+            .map_err(|e| Error::os("ask a link what it is", e))?
+            .ok_or_else(|| Error::malformed("a link", "it is of no iterator"))?;
+        Ok(LinkInfo {
+            ep_id: (facts.target == "epoll").then_some(facts.ep_id),
+            id: facts.id,
+            target: facts.target,
+            inode: facts.inode,
+        })
+    }
+
+    /// A new session: all records, from the first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RingGone`] (ENXIO).
+    pub fn records(&self) -> Result<Records<R>> {
+        let name = RingName(self.info()?.inode);
+        let fd = native::new_session(self.fd.as_fd()).map_err(|e| failed(name, e))?;
+        Ok(Records::new(fd, name))
+    }
+
+    fn of(fd: OwnedFd) -> Self {
+        Self {
+            fd,
+            _record: PhantomData,
+        }
+    }
+}
+
+impl<R> AsFd for Link<R> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl<R> fmt::Debug for Link<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Link").field(&self.fd.as_raw_fd()).finish()
+    }
+}
+
+/// Records that there is room for in one read: as many bytes as the kernel
+/// gives at most.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// One session of a [`Link`]: the records of its table, in batches.
+///
+/// Read as a file it gives the bytes of the records, one after the other.
+#[must_use]
+pub struct Records<R> {
+    fd: OwnedFd,
+    name: RingName,
+    retry: Retry,
+    /// Records that were read and not lent yet, from the start, and after the
+    /// whole ones the first bytes of the next.
+    buf: Box<[R]>,
+    /// Bytes of the buffer that were lent, and that were filled.
+    lent: usize,
+    filled: usize,
+    /// Records that were lent before.
+    before: usize,
+}
+
+impl<R: Record> Records<R> {
+    fn new(fd: OwnedFd, name: RingName) -> Self {
+        let len = BUFFER_BYTES / size_of::<R>();
+        Self {
+            fd,
+            name,
+            retry: Retry::default(),
+            buf: (0..len).map(|_| R::new_zeroed()).collect(),
+            lent: 0,
+            filled: 0,
+            before: 0,
+        }
+    }
+
+    /// How long to try for the lock of the ring, each time.
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// The next records, `None` at the end. Those of one batch are of one
+    /// moment, unless the kernel cut one in half.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Contended`] (EDEADLK), which is retryable: nothing is lost,
+    /// the next call goes on where this one was. [`Error::RingGone`] (ENXIO).
+    /// [`Error::Malformed`] if the stream ends inside a record, or one makes
+    /// no sense.
+    pub fn next_batch(&mut self) -> Result<Option<&[R]>> {
+        let size = size_of::<R>();
+        let bytes = self.buf.as_mut_bytes();
+        bytes.copy_within(self.lent..self.filled, 0);
+        self.filled -= self.lent;
+        self.before += self.lent / size;
+        self.lent = 0;
+        while self.filled < size {
+            let (fd, name) = (&self.fd, self.name);
+            let room = &mut bytes[self.filled..];
+            let (nr, _) = self.retry.run(&name, || read(fd, room, name))?;
+            if nr == 0 {
+                return match self.filled {
+                    0 => Ok(None),
+                    cut => Err(Error::malformed(
+                        "a native iterator",
+                        format!("record {} ends after {cut} of {size} bytes", self.before),
+                    )),
+                };
+            }
+            self.filled += nr;
+        }
+        let whole = self.filled / size;
+        let records = &self.buf[..whole];
+        let page_shift = rustix::param::page_size().trailing_zeros() as u8;
+        for (at, record) in (self.before..).zip(records) {
+            let bad = |what| Error::malformed("a native iterator", what);
+            record.check(at, page_shift).map_err(bad)?;
+        }
+        self.lent = whole * size;
+        Ok(Some(records))
+    }
+}
+
+fn read(fd: &OwnedFd, room: &mut [u8], name: RingName) -> Result<Result<usize, Contention>> {
+    loop {
+        match rustix::io::read(fd, &mut *room) {
+            Ok(nr) => return Ok(Ok(nr)),
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(Errno::DEADLK) => return Ok(Err(Contention::LockHeldUnseen)),
+            Err(e) => return Err(failed(name, e)),
+        }
+    }
+}
+
+fn failed(name: RingName, errno: Errno) -> Error {
+    match errno {
+        Errno::NXIO => Error::RingGone {
+            ring: name.0,
+            holder: "whoever had it".into(),
+        },
+        e => Error::os("read of a native iterator", e),
+    }
+}
+
+impl<R> AsFd for Records<R> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl<R> fmt::Debug for Records<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Records")
+            .field("fd", &self.fd.as_raw_fd())
+            .field("before", &self.before)
+            .finish_non_exhaustive()
+    }
+}
+
+fn c_path(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| {
+        Error::os(
+            format!("{}", path.display()),
+            std::io::Error::from(std::io::ErrorKind::InvalidInput),
+        )
+    })
+}
