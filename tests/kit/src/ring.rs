@@ -10,6 +10,7 @@ use std::thread::{self, ThreadId};
 
 use crate::buf::{invalid, BufSpec, Placed, Registered};
 use crate::builder::{cqe_size, sqe_size};
+use crate::files::KnownFile;
 use crate::sys::{self, Mapping, Target};
 use crate::uapi::{self, Params};
 
@@ -34,12 +35,12 @@ enum Handle {
 #[derive(Debug)]
 pub struct TestRing {
     handle: Handle,
-    params: Params,
+    pub(crate) params: Params,
     inode: Option<u64>,
-    rings: Mapping,
-    _sqes: Mapping,
+    pub(crate) rings: Mapping,
+    pub(crate) sqes: Mapping,
     bufs: Vec<Option<Registered>>,
-    nr_files: usize,
+    pub(crate) files: Vec<Option<KnownFile>>,
     /// Where the registered buffers lie.
     memory: Vec<Mapping>,
 }
@@ -79,9 +80,9 @@ impl TestRing {
             params,
             inode,
             rings,
-            _sqes: sqes,
+            sqes,
             bufs,
-            nr_files: 0,
+            files: Vec::new(),
             memory,
         }
     }
@@ -141,11 +142,6 @@ impl TestRing {
     /// it is empty. No table and a table of no slots are both empty here.
     pub fn expected(&self) -> &[Option<Registered>] {
         &self.bufs
-    }
-
-    /// Slots in the table of registered files.
-    pub fn nr_files(&self) -> usize {
-        self.nr_files
     }
 
     pub(crate) fn target(&self) -> io::Result<Target> {
@@ -242,37 +238,6 @@ impl TestRing {
         Ok(())
     }
 
-    /// Registers files.
-    ///
-    /// # Errors
-    /// EBUSY if there is a table of files.
-    pub fn register_files(&mut self, files: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let files: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
-        sys::register_files(self.target()?, &files)?;
-        self.nr_files = files.len();
-        Ok(())
-    }
-
-    /// Makes a table of `slots` empty slots for files (5.19).
-    ///
-    /// # Errors
-    /// EBUSY if there is a table of files.
-    pub fn register_files_sparse(&mut self, slots: u32) -> io::Result<()> {
-        sys::register_sparse(self.target()?, uapi::REGISTER_FILES2, slots)?;
-        self.nr_files = slots as usize;
-        Ok(())
-    }
-
-    /// Gives the table of files back.
-    ///
-    /// # Errors
-    /// ENXIO without a table.
-    pub fn unregister_files(&mut self) -> io::Result<()> {
-        sys::register_bare(self.target()?, uapi::UNREGISTER_FILES)?;
-        self.nr_files = 0;
-        Ok(())
-    }
-
     /// Enables a ring built [`disabled`](crate::RingBuilder::disabled): the
     /// calling thread becomes the single issuer, if there is to be one.
     ///
@@ -307,7 +272,7 @@ impl TestRing {
             // What found no room waits in a list of the kernel, which grows
             // until someone asks for it.
             let overflowed = flags.load(Ordering::Relaxed) & uapi::SQ_CQ_OVERFLOW != 0;
-            let flush = || self.target().and_then(sys::enter_getevents);
+            let flush = || self.target().and_then(|ring| sys::enter(ring, 0));
             if !overflowed || flush().is_err() {
                 return drained;
             }

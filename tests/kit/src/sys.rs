@@ -1,18 +1,26 @@
 //! The only `unsafe` of the kit: system calls behind safe functions. No policy:
 //! what to register, when and why is decided elsewhere.
 
+mod bpf;
+mod file;
 mod mem;
 mod process;
 mod ring;
 
 use std::io;
 
+pub(crate) use bpf::{iter_create, link_create, link_info, prog_load, Insn};
+pub(crate) use file::{
+    epoll_create, epoll_ctl, file_flags, hung_up, pipe, replace, set_nonblocking,
+};
 pub use mem::page_size;
 pub(crate) use mem::{readable, uffd_range, userfaultfd, Mapping};
 pub use process::{fork_holder, set_uid};
+pub(crate) use process::{mount_debugfs, thread_id};
 pub(crate) use ring::{
-    clone_buffers, enter_getevents, probe, register_bare, register_buffers, register_files,
-    register_sparse, register_tagged, setup, setup_fdless, unregister_ring, update_buffers, Target,
+    clone_buffers, enter, probe, register_bare, register_buffers, register_files,
+    register_files_tagged, register_sparse, register_tagged, setup, setup_fdless, unregister_ring,
+    update_buffers, update_files, Target,
 };
 
 /// The result of a system call: not negative, or what errno says.

@@ -20,6 +20,7 @@ pub(crate) const OFF_SQES: i64 = 0x1000_0000;
 /// In the flags of the submission ring: completions wait in an overflow list.
 pub(crate) const SQ_CQ_OVERFLOW: u32 = 1 << 1;
 pub(crate) const ENTER_GETEVENTS: u32 = 1 << 0;
+pub(crate) const ENTER_SQ_WAKEUP: u32 = 1 << 1;
 pub(crate) const ENTER_REGISTERED_RING: u32 = 1 << 4;
 
 pub(crate) const REGISTER_BUFFERS: u32 = 0;
@@ -29,6 +30,7 @@ pub(crate) const UNREGISTER_FILES: u32 = 3;
 pub(crate) const REGISTER_PROBE: u32 = 8;
 pub(crate) const REGISTER_ENABLE_RINGS: u32 = 12;
 pub(crate) const REGISTER_FILES2: u32 = 13;
+pub(crate) const REGISTER_FILES_UPDATE2: u32 = 14;
 pub(crate) const REGISTER_BUFFERS2: u32 = 15;
 pub(crate) const REGISTER_BUFFERS_UPDATE: u32 = 16;
 pub(crate) const UNREGISTER_RING_FDS: u32 = 21;
@@ -39,6 +41,50 @@ pub(crate) const REGISTER_USE_REGISTERED_RING: u32 = 1 << 31;
 
 pub(crate) const RSRC_REGISTER_SPARSE: u32 = 1 << 0;
 pub(crate) const CLONE_SRC_REGISTERED: u32 = 1 << 0;
+
+pub(crate) const OP_READ_FIXED: u8 = 4;
+pub(crate) const OP_OPENAT: u8 = 18;
+pub(crate) const OP_READ: u8 = 22;
+pub(crate) const SQE_FIXED_FILE: u8 = 1 << 0;
+pub(crate) const SQE_ASYNC: u8 = 1 << 4;
+
+/// What the kit puts into a `struct io_uring_sqe`.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sqe {
+    pub(crate) opcode: u8,
+    pub(crate) flags: u8,
+    pub(crate) fd: i32,
+    pub(crate) off: u64,
+    pub(crate) addr: u64,
+    pub(crate) len: u32,
+    /// `rw_flags`, `open_flags` and so on.
+    pub(crate) op_flags: u32,
+    pub(crate) user_data: u64,
+    pub(crate) buf_index: u16,
+    /// The slot for a direct descriptor, counted from 1.
+    pub(crate) file_index: u32,
+}
+
+impl Sqe {
+    /// The 64 bytes, as the words in which they are written to a ring.
+    pub(crate) fn words(&self) -> [u32; 16] {
+        let mut bytes = [0; 64];
+        let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+        put(0, &[self.opcode, self.flags]);
+        put(4, &self.fd.to_ne_bytes());
+        put(8, &self.off.to_ne_bytes());
+        put(16, &self.addr.to_ne_bytes());
+        put(24, &self.len.to_ne_bytes());
+        put(28, &self.op_flags.to_ne_bytes());
+        put(32, &self.user_data.to_ne_bytes());
+        put(40, &self.buf_index.to_ne_bytes());
+        put(44, &self.file_index.to_ne_bytes());
+        std::array::from_fn(|i| {
+            let word = &bytes[4 * i..4 * i + 4];
+            u32::from_ne_bytes(word.try_into().expect("four bytes"))
+        })
+    }
+}
 
 /// `struct io_sqring_offsets`.
 #[repr(C)]

@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, RawFd};
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::check;
@@ -82,6 +82,26 @@ impl Mapping {
         // aligned), which is readable, writable and lives as long as `self`;
         // both sides access it only atomically.
         unsafe { AtomicU32::from_ptr((self.addr + offset) as *mut u32) }
+    }
+
+    /// Copies out the first `len` bytes, whoever else may write to them.
+    pub(crate) fn read(&self, len: usize) -> Vec<u8> {
+        let words = 0..len.div_ceil(4) as u32;
+        let mut bytes: Vec<u8> = words
+            .flat_map(|i| self.atomic_u32(4 * i).load(Ordering::Relaxed).to_ne_bytes())
+            .collect();
+        bytes.truncate(len);
+        bytes
+    }
+
+    /// Copies `bytes` to the start, and zeroes up to the next multiple of four.
+    pub(crate) fn write(&self, bytes: &[u8]) {
+        for (i, chunk) in bytes.chunks(4).enumerate() {
+            let mut word = [0; 4];
+            word[..chunk.len()].copy_from_slice(chunk);
+            let place = self.atomic_u32(4 * i as u32);
+            place.store(u32::from_ne_bytes(word), Ordering::Relaxed);
+        }
     }
 }
 

@@ -4,6 +4,20 @@ use std::io;
 
 use super::check;
 
+/// The number of the calling thread.
+pub(crate) fn thread_id() -> u32 {
+    // SAFETY: no arguments.
+    let tid = unsafe { libc::gettid() };
+    tid as u32
+}
+
+/// Mounts debugfs in its usual place.
+pub(crate) fn mount_debugfs() -> io::Result<()> {
+    let (name, place) = (c"debugfs".as_ptr(), c"/sys/kernel/debug".as_ptr());
+    // SAFETY: three constant C strings and no options.
+    check(unsafe { libc::mount(name, place, name, 0, std::ptr::null()) }.into()).map(drop)
+}
+
 /// Becomes `uid`, for good: real, effective and saved.
 ///
 /// # Errors

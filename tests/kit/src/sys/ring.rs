@@ -1,9 +1,9 @@
-//! io_uring_setup(2), io_uring_register(2), and as much of io_uring_enter(2) as
-//! submits nothing.
+//! io_uring_setup(2), io_uring_register(2) and io_uring_enter(2).
 //!
 //! Why registering any address is safe: registration pins pages and stores
-//! numbers. Memory is written only when a request is submitted, and the kit has
-//! no function that submits one.
+//! numbers. Memory is written only by requests, and those that the kit submits
+//! write to a mapping that outlives them, or to registered pages, to which no
+//! reference is ever lent (see submit.rs).
 
 use std::ffi::c_void;
 use std::io;
@@ -78,18 +78,21 @@ pub(crate) fn setup_fdless(
     Ok(check(index)? as u32)
 }
 
-/// io_uring_enter(2) which submits nothing and waits for nothing: it flushes
-/// overflowed completions.
-pub(crate) fn enter_getevents(target: Target) -> io::Result<()> {
+/// io_uring_enter(2) which waits for nothing: it flushes overflowed completions,
+/// runs what the task owes the ring, and submits up to `submit` requests. With
+/// SQPOLL it wakes the thread that does.
+pub(crate) fn enter(target: Target, submit: u32) -> io::Result<usize> {
     let registered = if target.is_registered() {
         uapi::ENTER_REGISTERED_RING
     } else {
         0
     };
-    let flags = uapi::ENTER_GETEVENTS | registered;
+    let flags = uapi::ENTER_GETEVENTS | uapi::ENTER_SQ_WAKEUP | registered;
     let (call, none) = (libc::SYS_io_uring_enter, std::ptr::null::<c_void>());
-    // SAFETY: no submissions, and no signal mask to read.
-    check(unsafe { libc::syscall(call, target.fd, 0, 0, flags, none, 0_usize) }).map(drop)
+    // SAFETY: no signal mask to read. What is submitted was written by
+    // TestRing::push alone, whose requests own the memory they name until they
+    // are complete, or leave it mapped for ever.
+    check(unsafe { libc::syscall(call, target.fd, submit, 0, flags, none, 0_usize) })
 }
 
 /// io_uring_register(2).
@@ -138,6 +141,43 @@ pub(crate) fn register_tagged(target: Target, bufs: &[IoVec], tags: &[u64]) -> i
     // SAFETY: the kernel reads one RsrcRegister of the size given, and through
     // it `nr` elements of each slice, which have that length.
     unsafe { register(target, op, arg.cast(), size_of::<RsrcRegister>()) }.map(drop)
+}
+
+pub(crate) fn register_files_tagged(
+    target: Target,
+    files: &[RawFd],
+    tags: &[u64],
+) -> io::Result<()> {
+    assert_eq!(files.len(), tags.len());
+    let arg = RsrcRegister {
+        nr: files.len() as u32,
+        data: files.as_ptr() as u64,
+        tags: tags.as_ptr() as u64,
+        ..RsrcRegister::default()
+    };
+    let (op, arg) = (uapi::REGISTER_FILES2, &raw const arg);
+    // SAFETY: as in register_tagged.
+    unsafe { register(target, op, arg.cast(), size_of::<RsrcRegister>()) }.map(drop)
+}
+
+/// Returns how many slots were replaced, which may be less than asked for.
+pub(crate) fn update_files(
+    target: Target,
+    offset: u32,
+    files: &[RawFd],
+    tags: &[u64],
+) -> io::Result<usize> {
+    assert_eq!(files.len(), tags.len());
+    let arg = RsrcUpdate2 {
+        offset,
+        data: files.as_ptr() as u64,
+        tags: tags.as_ptr() as u64,
+        nr: files.len() as u32,
+        ..RsrcUpdate2::default()
+    };
+    let (op, arg) = (uapi::REGISTER_FILES_UPDATE2, &raw const arg);
+    // SAFETY: as in register_tagged.
+    unsafe { register(target, op, arg.cast(), size_of::<RsrcUpdate2>()) }
 }
 
 /// An empty table of `nr` slots: `op` says of buffers or of files.

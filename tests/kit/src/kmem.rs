@@ -1,0 +1,154 @@
+//! What the kernel says about its memory: pinned pages, page frames, slabs and
+//! kmemleak. All of it is the machine's, not the process's: whoever compares two
+//! looks must be alone.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::buf::invalid;
+use crate::sys::{self, page_size};
+
+const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
+
+/// Pages that are pinned for longer than a moment (FOLL_PIN): those of
+/// registered buffers, by the counters of /proc/vmstat.
+///
+/// # Errors
+/// EACCES without root; `InvalidData` on a kernel that does not count them.
+pub fn pinned_pages() -> io::Result<i64> {
+    // Each CPU counts for itself until somebody asks.
+    fs::write("/proc/sys/vm/stat_refresh", "1")?;
+    let text = fs::read_to_string("/proc/vmstat")?;
+    let count = |key: &str| {
+        let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+        let value = lines.find(|(name, _)| *name == key)?.1;
+        value.parse::<i64>().ok()
+    };
+    match (count("nr_foll_pin_acquired"), count("nr_foll_pin_released")) {
+        (Some(acquired), Some(released)) => Ok(acquired - released),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "/proc/vmstat counts no pins",
+        )),
+    }
+}
+
+/// Waits until so many pages are pinned; returns how many are in the end.
+///
+/// # Errors
+/// Those of [`pinned_pages`].
+pub fn settled_pins(wanted: i64, limit: Duration) -> io::Result<i64> {
+    let start = Instant::now();
+    loop {
+        let pins = pinned_pages()?;
+        if pins == wanted || start.elapsed() > limit {
+            return Ok(pins);
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The page frame of each base page that the range touches in this process, by
+/// /proc/self/pagemap; `None` for a page that is not there.
+///
+/// # Errors
+/// EPERM where the kernel hides the numbers (no CAP_SYS_ADMIN).
+pub fn page_frames(addr: u64, len: u64) -> io::Result<Vec<Option<u64>>> {
+    const PRESENT: u64 = 1 << 63;
+    const FRAME: u64 = (1 << 55) - 1;
+    if len == 0 {
+        return Err(invalid("an empty range has no pages"));
+    }
+    let page = page_size() as u64;
+    let (first, last) = (addr / page, (addr + len - 1) / page);
+    let mut bytes = vec![0; 8 * (last - first + 1) as usize];
+    File::open("/proc/self/pagemap")?.read_exact_at(&mut bytes, 8 * first)?;
+    let mut frames = Vec::new();
+    for chunk in bytes.chunks(8) {
+        let entry = u64::from_ne_bytes(chunk.try_into().expect("eight bytes"));
+        match entry & FRAME {
+            _ if entry & PRESENT == 0 => frames.push(None),
+            0 => return Err(io::Error::from_raw_os_error(libc::EPERM)),
+            frame => frames.push(Some(frame)),
+        }
+    }
+    Ok(frames)
+}
+
+/// Objects in use of every slab cache, by /proc/slabinfo. A slab of which a CPU
+/// takes objects counts as full: a number may be off by some slabs.
+///
+/// # Errors
+/// ENOENT on a kernel without CONFIG_SLUB_DEBUG, EACCES without root.
+pub fn slab_objects() -> io::Result<BTreeMap<String, u64>> {
+    let text = fs::read_to_string("/proc/slabinfo")?;
+    let cache = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let name = fields.next()?;
+        Some((name.to_owned(), fields.next()?.parse().ok()?))
+    };
+    // Two lines of heading.
+    Ok(text.lines().skip(2).filter_map(cache).collect())
+}
+
+/// The caches that hold more objects than `before`, by more than `slack`.
+///
+/// # Errors
+/// Those of [`slab_objects`].
+pub fn grown_slabs(
+    before: &BTreeMap<String, u64>,
+    slack: u64,
+) -> io::Result<BTreeMap<String, u64>> {
+    let grown = |(name, now): (String, u64)| {
+        let more = now.saturating_sub(before.get(&name).copied().unwrap_or(0));
+        (more > slack).then_some((name, more))
+    };
+    Ok(slab_objects()?.into_iter().filter_map(grown).collect())
+}
+
+/// Makes sure that debugfs is where it usually is.
+///
+/// # Errors
+/// ENODEV on a kernel without it; EPERM without root.
+pub fn mount_debugfs() -> io::Result<()> {
+    if Path::new("/sys/kernel/debug/bdi").exists() || Path::new(KMEMLEAK).exists() {
+        return Ok(());
+    }
+    match sys::mount_debugfs() {
+        Err(e) if e.raw_os_error() == Some(libc::EBUSY) => Ok(()),
+        other => other,
+    }
+}
+
+/// Whether this kernel has kmemleak, and it has not given up.
+pub fn has_kmemleak() -> bool {
+    File::open(KMEMLEAK).is_ok()
+}
+
+/// Makes kmemleak forget all that it suspects so far.
+///
+/// # Errors
+/// ENOENT without kmemleak; EPERM if it has given up.
+pub fn forget_leaks() -> io::Result<()> {
+    fs::write(KMEMLEAK, "scan")?;
+    fs::write(KMEMLEAK, "clear")
+}
+
+/// Lets kmemleak look for memory that nothing points to, and returns its report
+/// of what was allocated since [`forget_leaks`]: empty if there is none. Takes
+/// at least six seconds: it suspects no object that is younger than five.
+///
+/// # Errors
+/// Those of [`forget_leaks`].
+pub fn leaks() -> io::Result<String> {
+    thread::sleep(Duration::from_secs(6));
+    // An object is reported when it did not change since the scan before.
+    fs::write(KMEMLEAK, "scan")?;
+    fs::write(KMEMLEAK, "scan")?;
+    fs::read_to_string(KMEMLEAK)
+}

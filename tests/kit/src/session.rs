@@ -1,0 +1,183 @@
+//! BPF iterators by hand: a program of a few instructions, its links and its
+//! sessions (iterator descriptors), with nothing between a test and the kernel.
+//!
+//! The program writes the last member of its context as eight bytes for each
+//! element: the index for `io_uring_buf` and `io_uring_file`, the last one being
+//! the size of the table; an address for `epoll`, 0 at the end.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use crate::btf;
+use crate::sys::{self, Insn};
+
+/// A loaded program for one iterator target.
+#[derive(Debug)]
+pub struct IterProgram(OwnedFd);
+
+/// A link: the program and one ring, or one epoll set.
+#[derive(Debug)]
+pub struct IterLink(OwnedFd);
+
+/// One walk: what bpf_iter_create gives, to be read.
+#[derive(Debug)]
+pub struct IterSession(File);
+
+/// What the kernel says about a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IterLinkInfo {
+    /// The link's number.
+    pub id: u32,
+    /// The name of the iterator target.
+    pub target: String,
+    /// The first two numbers that the target tells: `inode`, and `ep_id`.
+    pub words: [u64; 2],
+}
+
+/// Whether the running kernel has the iterator target.
+///
+/// # Errors
+/// ENOENT on a kernel without BTF.
+pub fn has_iterator(target: &str) -> io::Result<bool> {
+    Ok(btf::function(&format!("bpf_iter_{target}"))?.is_some())
+}
+
+impl IterProgram {
+    /// Loads it.
+    ///
+    /// # Errors
+    /// `Unsupported` if the kernel has no such target; what the verifier says.
+    pub fn load(target: &str) -> io::Result<Self> {
+        let Some(id) = btf::function(&format!("bpf_iter_{target}"))? else {
+            let text = format!("this kernel has no iterator target {target}");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        };
+        let last = if target == "epoll" { 16 } else { 24 };
+        sys::prog_load(&program(last), id).map(Self)
+    }
+
+    /// Links it to a ring, or to an epoll set, by a link info of four bytes.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn attach(&self, fd: impl AsFd) -> io::Result<IterLink> {
+        let number = fd.as_fd().as_raw_fd() as u32;
+        self.attach_by(Some(&number.to_ne_bytes()), None)
+    }
+
+    /// Links it with any link info, and a length that is not its own.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    ///
+    /// # Panics
+    /// If `len` is more than there is of `info`.
+    pub fn attach_by(&self, info: Option<&[u8]>, len: Option<u32>) -> io::Result<IterLink> {
+        sys::link_create(self.0.as_fd(), info, len).map(IterLink)
+    }
+}
+
+impl IterLink {
+    /// Begins a walk.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn open(&self) -> io::Result<IterSession> {
+        sys::iter_create(self.0.as_fd()).map(|fd| IterSession(fd.into()))
+    }
+
+    /// Asks about it.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn info(&self) -> io::Result<IterLinkInfo> {
+        let (info, target) = sys::link_info(self.0.as_fd())?;
+        Ok(IterLinkInfo {
+            id: info.id,
+            target,
+            words: info.words,
+        })
+    }
+}
+
+impl IterSession {
+    /// One read(2).
+    ///
+    /// # Errors
+    /// EDEADLK: uring_lock was taken; ENXIO: ring or epoll set is gone.
+    pub fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf)
+    }
+
+    /// Reads to the end, `step` bytes at a time, and returns what the program
+    /// has written.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read); what was read before is lost.
+    pub fn read_all(&mut self, step: usize) -> io::Result<Vec<u64>> {
+        let (mut all, mut buf) = (Vec::new(), vec![0; step]);
+        loop {
+            match self.read(&mut buf)? {
+                0 => break,
+                n => all.extend_from_slice(&buf[..n]),
+            }
+        }
+        Ok(words(&all))
+    }
+
+    /// Whether reads through a ring are to be issued inline (O_NONBLOCK).
+    ///
+    /// # Errors
+    /// EBADF cannot happen.
+    pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
+        sys::set_nonblocking(self.0.as_fd(), on)
+    }
+}
+
+/// Bytes that the program has written, as numbers.
+///
+/// # Panics
+/// If the last one is not whole.
+pub fn words(bytes: &[u8]) -> Vec<u64> {
+    assert_eq!(bytes.len() % 8, 0, "a number is not whole");
+    let word = |chunk: &[u8]| u64::from_ne_bytes(chunk.try_into().expect("eight bytes"));
+    bytes.chunks(8).map(word).collect()
+}
+
+impl AsFd for IterLink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsFd for IterSession {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// `bpf_seq_write(ctx->meta->seq, &ctx[at], 8); return 0;`
+fn program(at: i16) -> [Insn; 10] {
+    const LOAD: u8 = 0x79;
+    const MOVE: u8 = 0xbf;
+    let insn = |code, dst: u8, src: u8, off, imm| Insn {
+        code,
+        regs: dst | src << 4,
+        off,
+        imm,
+    };
+    [
+        insn(LOAD, 3, 1, at, 0),
+        insn(0x7b, 10, 3, -8, 0),
+        insn(LOAD, 1, 1, 0, 0),
+        insn(LOAD, 1, 1, 0, 0),
+        insn(MOVE, 2, 10, 0, 0),
+        insn(0x07, 2, 0, 0, -8),
+        insn(0xb7, 3, 0, 0, 8),
+        // BPF_FUNC_seq_write
+        insn(0x85, 0, 0, 0, 127),
+        insn(0xb7, 0, 0, 0, 0),
+        insn(0x95, 0, 0, 0, 0),
+    ]
+}
