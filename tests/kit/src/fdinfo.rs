@@ -23,7 +23,12 @@ pub fn user_bufs(pid: u32, fd: RawFd) -> io::Result<Option<UserBufs>> {
     };
     let count: usize = count.trim().parse().map_err(|_| bad(count))?;
     let mut bufs = Vec::with_capacity(count);
-    for line in lines.take(count) {
+    let mut lines = lines.take(count).peekable();
+    // Up to 6.12 the count stands there all the same.
+    if lines.peek().is_some_and(|line| *line == "PollList:") {
+        return Ok(None);
+    }
+    for line in lines {
         let parsed = slot(line).ok_or_else(|| bad(line))?;
         bufs.push(parsed);
     }
