@@ -7,6 +7,7 @@ typedef struct registered_buf record_t;
 /* In memory of its own, which costs less than a map to be looked up in. */
 record_t records[MAX_BUFS] SEC(".bss.records");
 
+#define STABLE_WORDS (sizeof(record_t) / sizeof(u64))
 #define MAX_SLOTS MAX_BUFS
 
 static __always_inline record_t *record_at(u64 i)
@@ -47,45 +48,4 @@ static __always_inline bool shown(const bool direct, struct bpf_iter__io_uring_b
 	return true;
 }
 
-static __always_inline int dump_shown(const bool direct, struct bpf_iter__io_uring_buf *it)
-{
-	record_t r;
-
-	if (!shown(direct, it, &r))
-		return end_native(it->index);
-	put_native(it->index, &r);
-	return 0;
-}
-
-static __always_inline int stream_shown(const bool direct, struct bpf_iter__io_uring_buf *it)
-{
-	record_t r;
-
-	if (shown(direct, it, &r))
-		bpf_seq_write(it->meta->seq, &r, sizeof(r));
-	return 0;
-}
-
-SEC("iter/io_uring_buf")
-int dump_native(struct bpf_iter__io_uring_buf *it)
-{
-	return dump_shown(true, it);
-}
-
-SEC("iter/io_uring_buf")
-int dump_native_compat(struct bpf_iter__io_uring_buf *it)
-{
-	return dump_shown(false, it);
-}
-
-SEC("iter/io_uring_buf")
-int stream_native(struct bpf_iter__io_uring_buf *it)
-{
-	return stream_shown(true, it);
-}
-
-SEC("iter/io_uring_buf")
-int stream_native_compat(struct bpf_iter__io_uring_buf *it)
-{
-	return stream_shown(false, it);
-}
+NATIVE_PROGRAMS("iter/io_uring_buf", struct bpf_iter__io_uring_buf)

@@ -18,6 +18,7 @@ typedef __u16 __be16;
 typedef __u32 __be32;
 typedef __u32 __wsum;
 typedef __u8 u8;
+typedef __u16 u16;
 typedef __u32 u32;
 typedef __u64 u64;
 typedef __s32 s32;
@@ -217,8 +218,17 @@ struct io_rsrc_data___v61 {
 struct io_ring_ctx___v61 {
 	struct io_mapped_ubuf **user_bufs;
 	struct io_rsrc_data___v61 *buf_data;
+	struct io_rsrc_data___v61 *file_data;
 	unsigned int nr_user_bufs;
 	unsigned int nr_user_files;
+};
+
+struct io_file_table___v61 {
+	void *files; /* of pointers with flags in their low bits */
+};
+
+struct io_ring_ctx___files61 {
+	struct io_file_table___v61 file_table;
 };
 
 struct io_ring_ctx___rcu {
@@ -228,6 +238,7 @@ struct io_ring_ctx___rcu {
 /* From 6.13: one node a slot. */
 struct io_rsrc_node___v613 {
 	u64 tag;
+	unsigned long file_ptr;
 	struct io_mapped_ubuf *buf;
 };
 

@@ -5,6 +5,7 @@
  * table, before it includes this:
  *
  *   record_t                  what there is one of for each slot
+ *   STABLE_WORDS              how much of it, as u64, only changes with the table
  *   MAX_SLOTS                 no table is larger
  *   open_table(direct, ctx, t)    where the slots are: the status of the walk
  *   load_record(direct, t, i, r)  slot i
@@ -76,7 +77,7 @@ static __always_inline bool same_record(const record_t *a, const record_t *b)
 	const u64 *x = (const void *)a, *y = (const void *)b;
 	u64 diff = 0;
 
-	for (u32 i = 0; i < sizeof(*a) / sizeof(*x); i++)
+	for (u32 i = 0; i < STABLE_WORDS; i++)
 		diff |= x[i] ^ y[i];
 	barrier_var(diff); /* one branch, not one a field */
 	return !diff;
@@ -332,5 +333,49 @@ static __always_inline int end_native(u64 nr)
 	reply.status = nr > request.capacity ? WALK_TOO_MANY : WALK_DONE;
 	return 0;
 }
+
+/*
+ * The programs on a native iterator, where the object says what is shown:
+ *
+ *   shown(direct, it, r)      the record of this slot, false at the end
+ *
+ * One puts records in their place, the other into the stream.
+ */
+#define NATIVE_PROGRAMS(section, context)                                       \
+	static __always_inline int dump_shown(const bool direct, context *it)   \
+	{                                                                       \
+		record_t r;                                                     \
+                                                                                \
+		if (!shown(direct, it, &r))                                     \
+			return end_native(it->index);                           \
+		put_native(it->index, &r);                                      \
+		return 0;                                                       \
+	}                                                                       \
+                                                                                \
+	static __always_inline int stream_shown(const bool direct, context *it) \
+	{                                                                       \
+		record_t r;                                                     \
+                                                                                \
+		if (shown(direct, it, &r))                                      \
+			bpf_seq_write(it->meta->seq, &r, sizeof(r));            \
+		return 0;                                                       \
+	}                                                                       \
+                                                                                \
+	SEC(section) int dump_native(context *it)                               \
+	{                                                                       \
+		return dump_shown(true, it);                                    \
+	}                                                                       \
+	SEC(section) int dump_native_compat(context *it)                        \
+	{                                                                       \
+		return dump_shown(false, it);                                   \
+	}                                                                       \
+	SEC(section) int stream_native(context *it)                             \
+	{                                                                       \
+		return stream_shown(true, it);                                  \
+	}                                                                       \
+	SEC(section) int stream_native_compat(context *it)                      \
+	{                                                                       \
+		return stream_shown(false, it);                                 \
+	}
 
 #endif

@@ -82,6 +82,12 @@ struct descriptor {
 	__u32 pad;
 };
 
+/* The path of a file. */
+struct file_path {
+	__s64 len; /* with the NUL, or a negative errno; 0: not asked */
+	char text[4096];
+};
+
 /* One item of an epoll set. */
 struct epoll_item {
 	__u64 data;
@@ -211,7 +217,9 @@ struct find_reply {
 _Static_assert(sizeof(struct registered_buf) == 48, "wire format");
 _Static_assert(sizeof(struct file_identity) == 40, "wire format");
 _Static_assert(sizeof(struct registered_file) == 56, "wire format");
+_Static_assert(__builtin_offsetof(struct registered_file, file.pos) == 32, "STABLE_WORDS");
 _Static_assert(sizeof(struct descriptor) == 24, "wire format");
+_Static_assert(sizeof(struct file_path) == 4104, "wire format");
 _Static_assert(sizeof(struct epoll_item) == 56, "wire format");
 _Static_assert(sizeof(struct segment) == 24, "wire format");
 _Static_assert(sizeof(struct walk_request) == 48, "wire format");

@@ -48,24 +48,38 @@ static __always_inline u64 number_at(const bool direct, u64 array, u64 i)
 	return LOAD(direct, struct io_mapped_ubuf, array + i * sizeof(u64), ubuf);
 }
 
-/* A file of io_uring: by name and by the file system that no one can mount. */
-static __always_inline bool is_ring(const bool direct, u64 file)
-{
-	union {
-		char text[16];
-		u64 word[2];
-	} name = {}, want = { .text = "[io_uring]" };
-	u64 inode, sb, dentry;
+union anon_name {
+	char text[16];
+	u64 word[2];
+};
 
-	inode = (u64)LOAD(direct, struct file, file, f_inode);
-	sb = (u64)LOAD(direct, struct inode, inode, i_sb);
+/* By name, and by the file system that no one can mount. */
+#define is_anon_file(direct, file, literal)                                                   \
+	({                                                                                    \
+		const union anon_name __want = { .text = literal };                           \
+		union anon_name __name = {};                                                  \
+		has_anon_name((direct), (file), &__name, sizeof(literal)) &&                  \
+			__name.word[0] == __want.word[0] && __name.word[1] == __want.word[1]; \
+	})
+
+/* The first bytes of the name of a file in anon_inodefs; false elsewhere. */
+static __always_inline bool has_anon_name(const bool direct, u64 file, union anon_name *name,
+					  u32 len)
+{
+	u64 inode = (u64)LOAD(direct, struct file, file, f_inode);
+	u64 sb = (u64)LOAD(direct, struct inode, inode, i_sb);
+	u64 dentry;
+
 	if (LOAD(direct, struct super_block, sb, s_magic) != ANON_INODE_FS_MAGIC)
 		return false;
 	dentry = (u64)LOAD(direct, struct file, file, f_path.dentry);
-	if (bpf_probe_read_kernel(name.text, sizeof("[io_uring]"),
-				  LOAD(direct, struct dentry, dentry, d_name.name)))
-		return false;
-	return name.word[0] == want.word[0] && name.word[1] == want.word[1];
+	return !bpf_probe_read_kernel(name->text, len,
+				      LOAD(direct, struct dentry, dentry, d_name.name));
+}
+
+static __always_inline bool is_ring(const bool direct, u64 file)
+{
+	return is_anon_file(direct, file, "[io_uring]");
 }
 
 static __always_inline u64 inode_of(const bool direct, u64 file)
@@ -170,12 +184,32 @@ static __always_inline u64 load_rings(const bool direct, u64 ctx)
 	return (u64)LOAD(direct, struct io_ring_ctx, ctx, rings);
 }
 
-static __always_inline u32 load_nr_files(const bool direct, u64 ctx)
+/* The table of registered files. */
+static __always_inline void load_file_table(const bool direct, u64 ctx, struct table *t)
 {
-	if (bpf_core_field_exists(struct io_ring_ctx___v613, file_table))
-		if (bpf_core_field_exists(struct io_file_table___v613, data))
-			return LOAD(direct, struct io_ring_ctx___v613, ctx, file_table.data.nr);
-	return LOAD(direct, struct io_ring_ctx___v61, ctx, nr_user_files);
+	t->tags = 0;
+	if (bpf_core_field_exists(struct io_ring_ctx___v613, buf_table)) {
+		t->nr = LOAD(direct, struct io_ring_ctx___v613, ctx, file_table.data.nr);
+		t->slots = (u64)LOAD(direct, struct io_ring_ctx___v613, ctx, file_table.data.nodes);
+	} else {
+		u64 data;
+
+		t->nr = LOAD(direct, struct io_ring_ctx___v61, ctx, nr_user_files);
+		t->slots = (u64)LOAD(direct, struct io_ring_ctx___files61, ctx, file_table.files);
+		data = (u64)LOAD(direct, struct io_ring_ctx___v61, ctx, file_data);
+		if (data)
+			t->tags = (u64)LOAD(direct, struct io_rsrc_data___v61, data, tags);
+	}
+}
+
+/* The file in slot i, 0 for an empty slot. The low bits are flags (FFS_MASK). */
+static __always_inline u64 file_at(const bool direct, const struct table *t, u64 i)
+{
+	u64 slot = pointer_at(direct, t->slots, i);
+
+	if (slot && bpf_core_field_exists(struct io_ring_ctx___v613, buf_table))
+		slot = LOAD(direct, struct io_rsrc_node___v613, slot, file_ptr);
+	return slot & ~7ULL;
 }
 
 /* The buffer in slot i, 0 for an empty slot. */

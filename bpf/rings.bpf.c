@@ -139,13 +139,15 @@ static __always_inline void describe_sqpoll(const bool direct, u64 ctx, struct r
 
 static __always_inline void describe(const bool direct, u64 ctx, struct ring_sighting *r)
 {
+	struct table files;
 	u64 rings = load_rings(direct, ctx);
 	u64 user = (u64)LOAD(direct, struct io_ring_ctx, ctx, user);
 
 	r->setup_flags = LOAD(direct, struct io_ring_ctx, ctx, flags);
 	r->sq_entries = LOAD(direct, struct io_ring_ctx, ctx, sq_entries);
 	r->cq_entries = LOAD(direct, struct io_ring_ctx, ctx, cq_entries);
-	r->nr_files = load_nr_files(direct, ctx);
+	load_file_table(direct, ctx, &files);
+	r->nr_files = files.nr;
 	if (rings) {
 		r->sq_head = LOAD(direct, struct io_rings, rings, sq.head);
 		r->sq_tail = LOAD(direct, struct io_rings, rings, sq.tail);

@@ -68,6 +68,11 @@ pub use error::{Contention, Error, LockOwner, Result, Retry};
 pub use find::RingFinder;
 pub use iter::{Consistency, Options, Snapshot, UringBufIter, UringIter};
 #[cfg(feature = "bpf")]
+pub use iter::{Descriptors, UringFileIter};
+#[cfg(feature = "bpf")]
 pub use link::{Link, LinkInfo, Records};
-pub use record::{BufFields, Direction, Record, RegisteredBuf, RegisteredBufs};
+pub use record::{
+    BufFields, Direction, FileIdentity, FileKind, Record, RegisteredBuf, RegisteredBufs,
+    RegisteredFile,
+};
 pub use ring::{Charged, Holder, Pinned, Queue, Ring, SetupFlags, SqPoll, Survey, Unseen, Via};

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
 use crate::backend::select::NotOpened;
-use crate::backend::{native, Backend, Refusal};
+use crate::backend::{native, Backend};
 use crate::error::{Contention, Error, Result, Retry};
 use crate::iter::RingName;
 use crate::record::Record;
@@ -65,16 +65,9 @@ impl<R: Record> Link<R> {
             Some(error) => NotOpened::Failed(error),
             None => native::refusal::<R>(errno),
         };
-        match native::stream::<R>(ring, refused) {
-            Ok(fd) => Ok(Self::of(fd)),
-            Err(NotOpened::Failed(error)) => Err(error),
-            Err(NotOpened::Refused(reason)) => Err(Error::NoBackend {
-                refusals: vec![Refusal {
-                    backend: Backend::Native,
-                    reason,
-                }],
-            }),
-        }
+        native::stream::<R>(ring, refused)
+            .map(Self::of)
+            .map_err(|e| e.of(Backend::Native))
     }
 
     /// The link that [`Link::pin`] has put there.

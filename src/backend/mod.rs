@@ -5,6 +5,8 @@
 
 pub(crate) mod fdinfo;
 #[cfg(feature = "bpf")]
+pub(crate) mod files;
+#[cfg(feature = "bpf")]
 pub(crate) mod locked;
 #[cfg(feature = "bpf")]
 pub(crate) mod maps;

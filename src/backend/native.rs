@@ -72,7 +72,7 @@ impl<R: Dumped> Native<R> {
                 which,
                 ..WalkRequest::default()
             })?;
-            let consistency = match self.run()? {
+            let consistency = match run_session(self.link.as_fd(), &self.address)? {
                 Ok(consistency) => consistency,
                 Err(why) => return Ok(Err(why)),
             };
@@ -94,39 +94,39 @@ impl<R: Dumped> Native<R> {
         }
     }
 
-    /// One session, from its first slot to its end.
-    fn run(&self) -> Result<Result<Consistency, Contention>> {
-        let session = new_session(self.link.as_fd()).map_err(|e| self.failed(e))?;
-        let mut consistency = Consistency::Locked;
-        let mut buf = [0u8; 64];
-        loop {
-            match rustix::io::read(&session, &mut buf) {
-                Ok(0) => return Ok(Ok(consistency)),
-                Ok(n) => {
-                    return Err(Error::malformed(
-                        "a native iterator",
-                        format!("{n} bytes of output where there is none"),
-                    ))
-                }
-                Err(Errno::INTR) => {}
-                // A million slots: it let go of the lock, and goes on where it
-                // was (bpf_seq_read, kernel/bpf/bpf_iter.c).
-                Err(Errno::AGAIN) => consistency = Consistency::Parts,
-                Err(Errno::DEADLK) => return Ok(Err(Contention::LockHeldUnseen)),
-                Err(e) => return Err(self.failed(e)),
-            }
-        }
-    }
-
-    fn failed(&self, errno: Errno) -> Error {
-        match errno {
-            Errno::NXIO => self.address.gone(),
-            e => Error::os("read of a native iterator", e),
-        }
-    }
-
     pub(crate) fn records(&self, nr: usize) -> Result<&[R]> {
         self.maps.records(nr)
+    }
+}
+
+/// One session, from its first slot to its end: of one moment, or not.
+pub(crate) fn run_session(
+    link: BorrowedFd<'_>,
+    address: &Address,
+) -> Result<Result<Consistency, Contention>> {
+    let failed = |errno| match errno {
+        Errno::NXIO => address.gone(),
+        e => Error::os("read of a native iterator", e),
+    };
+    let session = new_session(link).map_err(failed)?;
+    let mut consistency = Consistency::Locked;
+    let mut buf = [0u8; 64];
+    loop {
+        match rustix::io::read(&session, &mut buf) {
+            Ok(0) => return Ok(Ok(consistency)),
+            Ok(n) => {
+                return Err(Error::malformed(
+                    "a native iterator",
+                    format!("{n} bytes of output where there is none"),
+                ))
+            }
+            Err(Errno::INTR) => {}
+            // A million slots: it let go of the lock, and goes on where it
+            // was (bpf_seq_read, kernel/bpf/bpf_iter.c).
+            Err(Errno::AGAIN) => consistency = Consistency::Parts,
+            Err(Errno::DEADLK) => return Ok(Err(Contention::LockHeldUnseen)),
+            Err(e) => return Err(failed(e)),
+        }
     }
 }
 
@@ -164,7 +164,8 @@ fn errno_of(error: &std::io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
-fn link<R: Dumped>(
+/// A link to the ring behind a descriptor, which it does not keep.
+pub(crate) fn link<R: Dumped>(
     programs: &Programs,
     ring: BorrowedFd<'_>,
     address: &Address,
@@ -191,7 +192,7 @@ pub(crate) fn refusal<R: Dumped>(errno: Errno) -> NotOpened {
 }
 
 /// A descriptor to attach by; the link does not keep it.
-fn descriptor(address: &Address) -> Result<OwnedFd, NotOpened> {
+pub(crate) fn descriptor(address: &Address) -> Result<OwnedFd, NotOpened> {
     let has_other_ways = address
         .places
         .iter()

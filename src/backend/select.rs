@@ -13,6 +13,18 @@ pub enum NotOpened {
     Failed(Error),
 }
 
+impl NotOpened {
+    /// The error, where only this backend may serve.
+    pub(crate) fn of(self, backend: Backend) -> Error {
+        match self {
+            Self::Failed(error) => error,
+            Self::Refused(reason) => Error::NoBackend {
+                refusals: vec![Refusal { backend, reason }],
+            },
+        }
+    }
+}
+
 impl From<Error> for NotOpened {
     fn from(error: Error) -> Self {
         Self::Failed(error)

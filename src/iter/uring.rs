@@ -4,9 +4,11 @@ use std::marker::PhantomData;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use crate::backend::select::{self, NotOpened};
-use crate::backend::{fdinfo, Backend, ReadText, Refusal, Selection};
-use crate::error::{Error, Result, Retry};
+use crate::backend::select;
+#[cfg(not(feature = "bpf"))]
+use crate::backend::select::NotOpened;
+use crate::backend::{fdinfo, Backend, ReadText, Selection};
+use crate::error::{Result, Retry};
 use crate::iter::{Address, Consistency, Snapshot};
 #[cfg(feature = "bpf")]
 use crate::record::BufFields;
@@ -78,7 +80,7 @@ impl<R: Record> Options<R> {
     }
 }
 
-enum Engine<R: Record> {
+pub(super) enum Engine<R: Record> {
     #[cfg(feature = "bpf")]
     Native(Box<Native<R>>),
     #[cfg(feature = "bpf")]
@@ -96,7 +98,7 @@ pub type UringBufIter = UringIter<RegisteredBuf>;
 ///
 /// It remembers which ring it is, not a descriptor: it never keeps a ring
 /// alive, and when the ring goes, the next snapshot says
-/// [`Error::RingGone`].
+/// [`Error::RingGone`](crate::Error::RingGone).
 ///
 /// ```no_run
 /// use uring_bpf_iter::{RegisteredBufs, UringBufIter};
@@ -120,9 +122,9 @@ pub type UringBufIter = UringIter<RegisteredBuf>;
 /// It belongs to the process that made it: a child of fork(2) cannot use it.
 #[must_use]
 pub struct UringIter<R: Record> {
-    engine: Engine<R>,
+    pub(super) engine: Engine<R>,
     selection: Selection,
-    retry: Retry,
+    pub(super) retry: Retry,
 }
 
 impl<R: Record> UringIter<R> {
@@ -135,8 +137,8 @@ impl<R: Record> UringIter<R> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotARing`] if the descriptor is something else (EOPNOTSUPP),
-    /// [`Error::NoBackend`] if none can serve.
+    /// [`Error::NotARing`](crate::Error::NotARing) if the descriptor is something else (EOPNOTSUPP),
+    /// [`Error::NoBackend`](crate::Error::NoBackend) if none can serve.
     pub fn attach(ring: impl AsFd) -> Result<Self> {
         Self::options().attach(ring)
     }
@@ -148,9 +150,9 @@ impl<R: Record> UringIter<R> {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchProcess`] (ESRCH), [`Error::NoSuchDescriptor`] (EBADF),
-    /// [`Error::NotPermitted`] (EPERM), [`Error::NotARing`] (EOPNOTSUPP),
-    /// [`Error::NoBackend`] if none can serve.
+    /// [`Error::NoSuchProcess`](crate::Error::NoSuchProcess) (ESRCH), [`Error::NoSuchDescriptor`](crate::Error::NoSuchDescriptor) (EBADF),
+    /// [`Error::NotPermitted`](crate::Error::NotPermitted) (EPERM), [`Error::NotARing`](crate::Error::NotARing) (EOPNOTSUPP),
+    /// [`Error::NoBackend`](crate::Error::NoBackend) if none can serve.
     pub fn attach_pid(pid: u32, fd: i32) -> Result<Self> {
         Self::options().attach_pid(pid, fd)
     }
@@ -161,9 +163,9 @@ impl<R: Record> UringIter<R> {
     ///
     /// # Errors
     ///
-    /// [`Error::NoBackend`] if none can serve, [`Error::Unsupported`] for a
+    /// [`Error::NoBackend`](crate::Error::NoBackend) if none can serve, [`Error::Unsupported`](crate::Error::Unsupported) for a
     /// ring without a descriptor if only fdinfo can serve,
-    /// [`Error::RingGone`] (ENXIO).
+    /// [`Error::RingGone`](crate::Error::RingGone) (ENXIO).
     pub fn attach_ring(ring: &Ring) -> Result<Self> {
         Self::options().attach_ring(ring)
     }
@@ -204,15 +206,7 @@ impl<R: Record> UringIter<R> {
             Engine::TaskFile(engine) => engine.0.attach(address),
             Engine::Fdinfo(reader) => R::by_fdinfo(address).map(|opened| *reader = opened),
         };
-        attached.map_err(|e| match e {
-            NotOpened::Failed(error) => error,
-            NotOpened::Refused(reason) => Error::NoBackend {
-                refusals: vec![Refusal {
-                    backend: self.selection.backend,
-                    reason,
-                }],
-            },
-        })
+        attached.map_err(|e| e.of(self.selection.backend))
     }
 
     /// Which backend serves, and why better ones do not.
@@ -227,9 +221,9 @@ impl<R: Record> UringIter<R> {
     ///
     /// # Errors
     ///
-    /// [`Error::Contended`], which is retryable, if the table would not hold
+    /// [`Error::Contended`](crate::Error::Contended), which is retryable, if the table would not hold
     /// still or `uring_lock` was held all the time (EDEADLK of the native
-    /// iterator). [`Error::RingGone`] if no holder has the ring any more
+    /// iterator). [`Error::RingGone`](crate::Error::RingGone) if no holder has the ring any more
     /// (ENXIO).
     pub fn snapshot(&mut self) -> Result<Snapshot<'_, R>> {
         self.look(Consistency::Verified, 0)
@@ -256,10 +250,10 @@ impl<R: Record> UringIter<R> {
     ///
     /// # Errors
     ///
-    /// [`Error::Contended`], which is retryable, if the lock could not be had
-    /// in time. [`Error::Unsupported`] before Linux 6.13, and for a ring
-    /// without a descriptor. [`Error::NotPermitted`] without ptrace rights
-    /// (EPERM). [`Error::RingGone`] (ENXIO).
+    /// [`Error::Contended`](crate::Error::Contended), which is retryable, if the lock could not be had
+    /// in time. [`Error::Unsupported`](crate::Error::Unsupported) before Linux 6.13, and for a ring
+    /// without a descriptor. [`Error::NotPermitted`](crate::Error::NotPermitted) without ptrace rights
+    /// (EPERM). [`Error::RingGone`](crate::Error::RingGone) (ENXIO).
     pub fn snapshot_locked(&mut self, limit: Duration) -> Result<Snapshot<'_, R>> {
         self.look_locked(limit, 0)
     }
@@ -296,8 +290,8 @@ impl<R: Record> UringIter<R> {
     ///
     /// # Errors
     ///
-    /// [`Error::Contended`], which is retryable, if the table was just being
-    /// taken down. [`Error::RingGone`] (ENXIO).
+    /// [`Error::Contended`](crate::Error::Contended), which is retryable, if the table was just being
+    /// taken down. [`Error::RingGone`](crate::Error::RingGone) (ENXIO).
     pub fn snapshot_raw(&mut self) -> Result<Snapshot<'_, R>> {
         self.look(Consistency::Raw, 0)
     }

@@ -5,14 +5,16 @@
 
 mod buf;
 mod dumped;
+mod file;
 #[cfg(feature = "bpf")]
 pub(crate) mod wire;
 
 pub use buf::{BufFields, Direction, RegisteredBuf, RegisteredBufs};
 pub(crate) use dumped::{Dumped, Room};
+pub use file::{FileIdentity, FileKind, RegisteredFile};
 
-/// A record of a table that an iterator shows: [`RegisteredBuf`], and no type
-/// of another crate.
+/// A record of a table that an iterator shows: [`RegisteredBuf`],
+/// [`RegisteredFile`], and no type of another crate.
 pub trait Record: Dumped {}
 
 impl Record for RegisteredBuf {}

@@ -78,6 +78,40 @@ impl WalkReply {
     }
 }
 
+/// `struct descriptor`
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct Descriptor {
+    file: u64,
+    inode: u64,
+    pub(crate) fd: i32,
+    pad: u32,
+}
+
+impl Descriptor {
+    /// That of the file that it is of.
+    pub(crate) fn key(&self) -> (u64, u64) {
+        (self.file, self.inode)
+    }
+}
+
+/// `struct file_path`
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct FilePath {
+    pub(crate) len: i64,
+    pub(crate) text: [u8; 4096],
+}
+
+impl Default for FilePath {
+    fn default() -> Self {
+        Self {
+            len: 0,
+            text: [0; 4096],
+        }
+    }
+}
+
 /// `struct find_request`
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -149,6 +183,7 @@ const _: () = {
     assert!(offset_of!(WalkReply, owner) == 8);
     assert!(offset_of!(WalkReply, which) == 40);
     assert!(offset_of!(WalkReply, owner_comm) == 48);
+    assert!(size_of::<Descriptor>() == 24 && size_of::<FilePath>() == 4104);
     assert!(size_of::<FindRequest>() == 16 && size_of::<FindReply>() == 8);
     assert!(size_of::<RingSighting>() == 144);
     assert!(offset_of!(RingSighting, pid) == 48);

@@ -24,6 +24,11 @@ pub(crate) fn bufs_object() -> &'static [u8] {
     object_file!("../../bpf/bufs.bpf.o")
 }
 
+/// The compiled `bpf/files.bpf.c`.
+pub(crate) fn files_object() -> &'static [u8] {
+    object_file!("../../bpf/files.bpf.o")
+}
+
 /// The compiled `bpf/rings.bpf.c`.
 pub(crate) fn rings_object() -> &'static [u8] {
     object_file!("../../bpf/rings.bpf.o")
@@ -230,7 +235,15 @@ pub(crate) fn link_tasks(program: BorrowedFd<'_>, pid: Option<u32>) -> io::Resul
 /// `io_uring.io_uring_fd` and `epoll.epoll_fd` of `union bpf_iter_link_info`
 /// (kernel/, not upstream) lie at the same place; the rest is zero.
 pub(crate) fn link_fd(program: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let mut info = fd.as_raw_fd();
+    // Descriptor 0 would mean that nothing was filled in.
+    let copy;
+    let mut info = match fd.as_raw_fd() {
+        0 => {
+            copy = rustix::io::fcntl_dupfd_cloexec(fd, 1)?;
+            copy.as_raw_fd()
+        }
+        raw => raw,
+    };
     let opts = libbpf::bpf_link_create_opts {
         sz: size_of::<libbpf::bpf_link_create_opts>() as u64,
         iter_info: ptr::from_mut(&mut info).cast(),

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What an open file is, for any kernel from 6.1 on. */
+#ifndef URING_FILE_H
+#define URING_FILE_H
+
+#include "ring.h"
+
+/* include/uapi/linux/stat.h */
+#define S_IFMT 0170000
+#define S_IFSOCK 0140000
+#define S_IFREG 0100000
+#define S_IFBLK 0060000
+#define S_IFDIR 0040000
+#define S_IFCHR 0020000
+#define S_IFIFO 0010000
+
+/* Files without a file system of their own: what they are is in their name. */
+static __always_inline u8 anon_kind(const bool direct, u64 file)
+{
+	if (is_anon_file(direct, file, "[eventfd]"))
+		return FILE_EVENTFD;
+	if (is_anon_file(direct, file, "[eventpoll]"))
+		return FILE_EPOLL;
+	if (is_anon_file(direct, file, "[io_uring]"))
+		return FILE_IO_URING;
+	return FILE_ANON_INODE;
+}
+
+static __always_inline u8 kind_of_mode(u16 mode)
+{
+	switch (mode & S_IFMT) {
+	case S_IFREG:
+		return FILE_REGULAR;
+	case S_IFDIR:
+		return FILE_DIRECTORY;
+	case S_IFCHR:
+		return FILE_CHAR_DEVICE;
+	case S_IFBLK:
+		return FILE_BLOCK_DEVICE;
+	case S_IFIFO:
+		return FILE_PIPE;
+	case S_IFSOCK:
+		return FILE_SOCKET;
+	default:
+		return FILE_OTHER;
+	}
+}
+
+static __always_inline void load_file(const bool direct, u64 file, struct file_identity *id)
+{
+	u64 inode = (u64)LOAD(direct, struct file, file, f_inode);
+	u64 sb = (u64)LOAD(direct, struct inode, inode, i_sb);
+	u32 dev = LOAD(direct, struct super_block, sb, s_dev);
+
+	id->file = file;
+	id->inode = LOAD(direct, struct inode, inode, i_ino);
+	id->pos = LOAD(direct, struct file, file, f_pos);
+	id->dev_major = dev >> 20; /* MINORBITS, include/linux/kdev_t.h */
+	id->dev_minor = dev & ((1 << 20) - 1);
+	id->flags = LOAD(direct, struct file, file, f_flags);
+	id->mode = LOAD(direct, struct inode, inode, i_mode);
+	if (LOAD(direct, struct super_block, sb, s_magic) == ANON_INODE_FS_MAGIC)
+		id->kind = anon_kind(direct, file);
+	else
+		id->kind = kind_of_mode(id->mode);
+	id->pad = 0;
+}
+
+#endif

@@ -1,0 +1,128 @@
+//! The registered files of a ring, and who else has them.
+
+use std::collections::HashMap;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use crate::backend::select::NotOpened;
+use crate::backend::{files, Backend};
+use crate::error::{Error, Result};
+use crate::iter::uring::{Engine, UringIter};
+use crate::record::{FileIdentity, RegisteredFile};
+
+/// The registered files of one ring, direct descriptors among them:
+/// [`UringIter`] of [`RegisteredFile`]. By the backends TaskFile and Native.
+///
+/// ```no_run
+/// use uring_bpf_iter::UringFileIter;
+///
+/// # fn main() -> uring_bpf_iter::Result<()> {
+/// let mut iter = UringFileIter::attach_pid(1234, 7)?;
+/// let descriptors = iter.descriptors()?;
+/// for slot in iter.snapshot()?.iter() {
+///     let Some(file) = slot.file() else { continue };
+///     println!("{}: {}, also {:?}", slot.index(), file.kind(), descriptors.of(file));
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub type UringFileIter = UringIter<RegisteredFile>;
+
+impl UringFileIter {
+    /// The descriptors of the process that the ring was attached by, to see
+    /// which of them are registered files, too; of the first holder, for a
+    /// ring that was found.
+    ///
+    /// They are of another moment than a snapshot: a file that was closed and
+    /// one that was opened in its place between the two can be told apart
+    /// only by their inodes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoBackend`] if the kernel refuses the program,
+    /// [`Error::RingGone`] never.
+    pub fn descriptors(&mut self) -> Result<Descriptors> {
+        let pid = match &self.engine {
+            Engine::Native(native) => native.address().places[0].pid,
+            Engine::TaskFile(engine) => engine.0.address().places[0].pid,
+            Engine::Fdinfo(_) => return Err(unsupported("list descriptors", Backend::Fdinfo)),
+        };
+        let mut by_file: HashMap<_, Vec<RawFd>> = HashMap::new();
+        let listed = files::descriptors(pid).map_err(|e| self.not_opened(e))?;
+        for one in listed {
+            by_file.entry(one.key()).or_default().push(one.fd);
+        }
+        Ok(Descriptors { pid, by_file })
+    }
+
+    /// The path of the file in slot `index`, as the kernel tells it to the
+    /// caller: `None` for an empty slot; ` (deleted)` at its end for a file
+    /// without a name, `socket:[123]` and the like for files that have none.
+    ///
+    /// Only the Native backend can, for it takes a file that the kernel
+    /// vouches for (bpf_d_path). With TaskFile, [`Descriptors::path`] can for
+    /// a file that also has a descriptor.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] with another backend, [`Error::Contended`],
+    /// [`Error::RingGone`] (ENXIO), [`Error::Os`] with ENAMETOOLONG for a path
+    /// of more than 4,095 bytes.
+    pub fn path(&mut self, index: u64) -> Result<Option<PathBuf>> {
+        match &self.engine {
+            Engine::Native(native) => {
+                let address = native.address().clone();
+                let mut paths = files::Paths::open(&address).map_err(|e| self.not_opened(e))?;
+                let told = self.retry.run(&address.name(), || paths.tell(index))?;
+                Ok(told.0)
+            }
+            Engine::TaskFile(_) => Err(unsupported("tell a path", Backend::TaskFile)),
+            Engine::Fdinfo(_) => Err(unsupported("tell a path", Backend::Fdinfo)),
+        }
+    }
+
+    fn not_opened(&self, error: NotOpened) -> Error {
+        error.of(self.selection().backend)
+    }
+}
+
+fn unsupported(what: &'static str, backend: Backend) -> Error {
+    Error::Unsupported {
+        backend,
+        what,
+        why: "that takes a native iterator; for a file that has a descriptor, \
+              /proc/PID/fd/N is a link to it"
+            .into(),
+    }
+}
+
+/// The descriptors of one process at one moment, by the file that they are of.
+#[derive(Debug, Clone)]
+pub struct Descriptors {
+    pid: u32,
+    by_file: HashMap<(u64, u64), Vec<RawFd>>,
+}
+
+impl Descriptors {
+    /// The process, in the caller's pid namespace.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// The numbers under which the process has this file open, lowest first;
+    /// none for a direct descriptor.
+    pub fn of(&self, file: &FileIdentity) -> &[RawFd] {
+        self.by_file.get(&file.key()).map_or(&[], Vec::as_slice)
+    }
+
+    /// The path of a file that the process has open, `None` if it has not: the
+    /// link `/proc/PID/fd/N`.
+    ///
+    /// # Errors
+    ///
+    /// Those of readlink(2): ENOENT if it was closed meanwhile, EACCES.
+    pub fn path(&self, file: &FileIdentity) -> Option<std::io::Result<PathBuf>> {
+        let fd = self.of(file).first()?;
+        Some(std::fs::read_link(format!("/proc/{}/fd/{fd}", self.pid)))
+    }
+}

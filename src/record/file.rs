@@ -1,0 +1,290 @@
+//! Open files, and one slot of a ring's table of registered files.
+
+use std::ffi::CStr;
+#[cfg(feature = "bpf")]
+use std::os::fd::BorrowedFd;
+
+#[cfg(feature = "bpf")]
+use rustix::io::Errno;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::backend::select::NotOpened;
+use crate::backend::{ReadText, Reason};
+#[cfg(feature = "bpf")]
+use crate::error::Error;
+use crate::iter::Address;
+use crate::record::{Dumped, Record, Room};
+
+/// What kind of file it is, by the mode of its inode, or by its name where
+/// that is all there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum FileKind {
+    /// A regular file, also in memory (memfd).
+    Regular,
+    /// A directory.
+    Directory,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+    /// A pipe or FIFO.
+    Pipe,
+    /// A socket.
+    Socket,
+    /// An eventfd.
+    Eventfd,
+    /// An epoll set.
+    Epoll,
+    /// An io_uring.
+    IoUring,
+    /// Another file of the anonymous inode: timerfd, signalfd, pidfd before
+    /// 6.9, a BPF object and the like.
+    AnonInode,
+    /// None of these.
+    Other,
+}
+
+impl std::fmt::Display for FileKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Regular => "regular",
+            Self::Directory => "directory",
+            Self::CharDevice => "char device",
+            Self::BlockDevice => "block device",
+            Self::Pipe => "pipe",
+            Self::Socket => "socket",
+            Self::Eventfd => "eventfd",
+            Self::Epoll => "epoll",
+            Self::IoUring => "io_uring",
+            Self::AnonInode => "anon inode",
+            Self::Other => "other",
+        })
+    }
+}
+
+/// What an open file is: `struct file`, so that two descriptors that share
+/// their position are one file, and two opens of one path are two.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct FileIdentity {
+    file: u64,
+    inode: u64,
+    pos: i64,
+    dev_major: u32,
+    dev_minor: u32,
+    flags: u32,
+    mode: u16,
+    kind: u8,
+    pad: u8,
+}
+
+const _: () = {
+    assert!(size_of::<FileIdentity>() == 40 && align_of::<FileIdentity>() == 8);
+    assert!(std::mem::offset_of!(FileIdentity, dev_major) == 24);
+    assert!(std::mem::offset_of!(FileIdentity, flags) == 32);
+    assert!(std::mem::offset_of!(FileIdentity, kind) == 38);
+};
+
+impl FileIdentity {
+    /// What kind of file it is.
+    pub fn kind(&self) -> FileKind {
+        match self.kind {
+            1 => FileKind::Regular,
+            2 => FileKind::Directory,
+            3 => FileKind::CharDevice,
+            4 => FileKind::BlockDevice,
+            5 => FileKind::Pipe,
+            6 => FileKind::Socket,
+            7 => FileKind::Eventfd,
+            8 => FileKind::Epoll,
+            9 => FileKind::IoUring,
+            10 => FileKind::AnonInode,
+            _ => FileKind::Other,
+        }
+    }
+
+    /// The number of the inode, as fstat(2) has it; all files of the anonymous
+    /// inode share one.
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// Major and minor number of the device that the file system is on
+    /// (`sb->s_dev`), as fstat(2) has them on most file systems; not on those
+    /// with subvolumes (btrfs).
+    pub fn device(&self) -> (u32, u32) {
+        (self.dev_major, self.dev_minor)
+    }
+
+    /// `O_*` as open(2) and fcntl(2) `F_GETFL` have them (`f_flags`).
+    pub fn flags(&self) -> u32 {
+        self.flags
+    }
+
+    /// `S_IF*` and permissions of the inode, as `st_mode` of stat(2).
+    pub fn mode(&self) -> u16 {
+        self.mode
+    }
+
+    /// The position in bytes (`f_pos`), as lseek(2) has it.
+    pub fn position(&self) -> i64 {
+        self.pos
+    }
+
+    /// True if both are the same open file, in two records that were read
+    /// while that was open.
+    pub fn same_file(&self, other: &Self) -> bool {
+        self.file == other.file && self.inode == other.inode
+    }
+
+    #[cfg(feature = "bpf")]
+    pub(crate) fn key(&self) -> (u64, u64) {
+        (self.file, self.inode)
+    }
+
+    /// True for all zeroes, which stand for no file.
+    pub(crate) fn is_none(&self) -> bool {
+        self.kind == 0
+    }
+
+    /// Says what is wrong with a kind that no program of ours has written.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match self.kind {
+            0..=11 => Ok(()),
+            kind => Err(format!("file kind {kind}")),
+        }
+    }
+}
+
+/// Without the address that is the file's key.
+impl std::fmt::Debug for FileIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileIdentity")
+            .field("kind", &self.kind())
+            .field("inode", &self.inode)
+            .field("device", &self.device())
+            .field("flags", &format_args!("{:#o}", self.flags))
+            .field("mode", &format_args!("{:#o}", self.mode))
+            .field("position", &self.pos)
+            .finish()
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for FileIdentity {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut s = serializer.serialize_struct("FileIdentity", 6)?;
+        s.serialize_field("kind", &self.kind())?;
+        s.serialize_field("inode", &self.inode)?;
+        s.serialize_field("device", &self.device())?;
+        s.serialize_field("flags", &self.flags)?;
+        s.serialize_field("mode", &self.mode)?;
+        s.serialize_field("position", &self.pos)?;
+        s.end()
+    }
+}
+
+/// One slot of a ring's table of registered files, direct descriptors among
+/// them: 56 bytes, written in place by the kernel side and lent without a
+/// copy.
+///
+/// Source: `struct io_rsrc_node` and `struct io_fixed_file`,
+/// io_uring/filetable.h, io_uring/rsrc.h; `struct file`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct RegisteredFile {
+    index: u64,
+    tag: u64,
+    file: FileIdentity,
+}
+
+const _: () = assert!(size_of::<RegisteredFile>() == 56 && align_of::<RegisteredFile>() == 8);
+
+impl RegisteredFile {
+    /// The slot's index, counted from 0: `fd` of a request with
+    /// `IOSQE_FIXED_FILE`.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// True for a slot that holds no file.
+    pub fn is_empty_slot(&self) -> bool {
+        self.file.is_none()
+    }
+
+    /// The tag that was given at registration, 0 for none.
+    pub fn tag(&self) -> u64 {
+        self.tag
+    }
+
+    /// The file, `None` for an empty slot.
+    pub fn file(&self) -> Option<&FileIdentity> {
+        (!self.is_empty_slot()).then_some(&self.file)
+    }
+}
+
+impl Dumped for RegisteredFile {
+    const TARGET: &'static CStr = c"io_uring_file";
+    const ROOM: Room = Room {
+        map: c"records",
+        first: 1024,
+        max: 1 << 20, // IORING_MAX_FIXED_FILES, io_uring/rsrc.h
+    };
+
+    #[cfg(feature = "bpf")]
+    fn object() -> &'static [u8] {
+        crate::sys::bpf::files_object()
+    }
+
+    fn check(&self, at: usize, _page_shift: u8) -> Result<(), String> {
+        if self.index != at as u64 {
+            return Err(format!("record {at} carries index {}", self.index));
+        }
+        self.file
+            .check()
+            .map_err(|what| format!("record {at}: {what}"))
+    }
+
+    #[cfg(feature = "bpf")]
+    fn attach_error(fd: BorrowedFd<'_>, errno: Errno) -> Option<Error> {
+        crate::iter::ring_attach_error(fd, errno)
+    }
+
+    fn by_fdinfo(_address: Address) -> Result<Box<dyn ReadText<Self>>, NotOpened> {
+        Err(NotOpened::Refused(Reason::NotBuilt(
+            "fdinfo shows names of registered files, not which files they are",
+        )))
+    }
+}
+
+impl Record for RegisteredFile {}
+
+impl std::fmt::Debug for RegisteredFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.file() {
+            None => write!(f, "RegisteredFile {{ index: {}, empty }}", self.index),
+            Some(file) => f
+                .debug_struct("RegisteredFile")
+                .field("index", &self.index)
+                .field("tag", &self.tag)
+                .field("file", file)
+                .finish(),
+        }
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for RegisteredFile {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut s = serializer.serialize_struct("RegisteredFile", 3)?;
+        s.serialize_field("index", &self.index)?;
+        s.serialize_field("tag", &self.tag)?;
+        s.serialize_field("file", &self.file())?;
+        s.end()
+    }
+}
