@@ -5,6 +5,8 @@
 
 #include "ring.h"
 
+#define PID_FS_MAGIC 0x50494446 /* include/uapi/linux/magic.h, 6.9 */
+
 /* include/uapi/linux/stat.h */
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
@@ -15,8 +17,10 @@
 #define S_IFIFO 0010000
 
 /* Files without a file system of their own: what they are is in their name. */
-static __always_inline u8 anon_kind(const bool direct, u64 file)
+static __always_inline u8 anon_kind(const bool direct, u64 file, u64 magic)
 {
+	if (magic == PID_FS_MAGIC)
+		return FILE_ANON_INODE;
 	if (is_anon_file(direct, file, "[eventfd]"))
 		return FILE_EVENTFD;
 	if (is_anon_file(direct, file, "[eventpoll]"))
@@ -50,6 +54,7 @@ static __always_inline void load_file(const bool direct, u64 file, struct file_i
 {
 	u64 inode = (u64)LOAD(direct, struct file, file, f_inode);
 	u64 sb = (u64)LOAD(direct, struct inode, inode, i_sb);
+	u64 magic = LOAD(direct, struct super_block, sb, s_magic);
 	u32 dev = LOAD(direct, struct super_block, sb, s_dev);
 
 	id->file = file;
@@ -59,10 +64,13 @@ static __always_inline void load_file(const bool direct, u64 file, struct file_i
 	id->dev_minor = dev & ((1 << 20) - 1);
 	id->flags = LOAD(direct, struct file, file, f_flags);
 	id->mode = LOAD(direct, struct inode, inode, i_mode);
-	if (LOAD(direct, struct super_block, sb, s_magic) == ANON_INODE_FS_MAGIC)
-		id->kind = anon_kind(direct, file);
-	else
+	if (magic == ANON_INODE_FS_MAGIC || magic == PID_FS_MAGIC) {
+		id->kind = anon_kind(direct, file, magic);
+		/* S_IFREG since 6.16, which fstat(2) hides (anon_inode_getattr) */
+		id->mode &= ~S_IFMT;
+	} else {
 		id->kind = kind_of_mode(id->mode);
+	}
 	id->pad = 0;
 }
 

@@ -7,10 +7,10 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
-use common::{flag_names, human, or_unknown, ring_json, Args, Buffers, Format, Program, Stop};
+use common::{human, or_unknown, ring_json, Args, Format, Program, Stop, Tables};
 use serde_json::{json, Value};
 use uring_bpf_iter::{
-    Charged, Consistency, Direction, Pinned, RegisteredBuf, RegisteredBufs, Ring, Snapshot, Via,
+    Charged, Consistency, Direction, Pinned, RegisteredBuf, RegisteredBufs, Ring, Snapshot,
 };
 
 fn main() -> ExitCode {
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         .name("dump_bufs")
         .about("Shows the registered buffers of the io_uring instances of the machine");
     let args = Args::from_arg_matches(&command.get_matches()).unwrap_or_else(|e| e.exit());
-    let mut buffers = Buffers::default();
+    let mut buffers = Tables::default();
     Program::main("dump_bufs", &args, |program, finder, out| {
         let survey = args.find(finder)?;
         program.note_survey(&args, &survey);
@@ -104,42 +104,20 @@ fn print_ring(
     bufs: &Snapshot<'_>,
     out: &mut dyn Write,
 ) -> Result<(), Stop> {
-    let (pid, fd) = common::named_by(ring, args);
-    let holder = ring.holder(pid, fd).unwrap_or(ring.owner());
-    let held = match holder.via {
-        Via::Registered(index) => format!("registered descriptor {index}"),
-        Via::Mapping => "a mapping".into(),
-        _ => format!("fd {}", or_unknown(fd)),
-    };
-    writeln!(
-        out,
-        "ring {}: {}[{pid}] {held}, uid {}{}, SQ {}, CQ {}, {}{}",
-        ring.inode,
-        common::printable(&holder.name),
-        holder.uid,
-        others(ring),
-        or_unknown(ring.sq.map(|q| q.entries)),
-        or_unknown(ring.cq.map(|q| q.entries)),
-        flag_names(ring.flags),
-        match ring.sqpoll {
-            Some(sqpoll) => format!(", SQPOLL thread {}", or_unknown(sqpoll.tid)),
-            None => String::new(),
-        },
-    )?;
+    common::print_ring(ring, args, out)?;
     writeln!(
         out,
         "  {} in {}: {} pinned{}{}",
-        count(bufs.filled().count(), "buffer"),
-        count(bufs.len(), "slot"),
+        common::count(bufs.filled().count(), "buffer"),
+        common::count(bufs.len(), "slot"),
         human(bufs.pinned_bytes()),
         match ring.pinned.and_then(|pinned| pinned.accounted) {
             Some(bytes) => format!(", {} accounted", human(bytes)),
             None => String::new(),
         },
         match bufs.consistency() {
-            Consistency::Raw => ". RAW: a look without lock or proof, records may be torn",
-            Consistency::Locked => " (read under uring_lock)",
-            _ => " (read without the lock, verified)",
+            Consistency::Raw => format!(". {}", common::how_read(Consistency::Raw)),
+            consistency => format!(" ({})", common::how_read(consistency)),
         },
     )?;
     if shown(args, bufs).next().is_some() {
@@ -159,19 +137,10 @@ fn print_ring(
         for buf in shown(args, bufs) {
             table.add_row(row(buf));
         }
-        for line in table.trim_fmt().lines() {
-            writeln!(out, "  {}", line.trim_end())?;
-        }
+        common::print_indented(&table, out)?;
     }
     writeln!(out)?;
     Ok(())
-}
-
-fn others(ring: &Ring) -> String {
-    match ring.holders().len() {
-        1 => String::new(),
-        n => format!(", {n} holders"),
-    }
 }
 
 fn row(buf: &RegisteredBuf) -> Vec<String> {
@@ -250,19 +219,11 @@ impl Totals {
             writeln!(
                 out,
                 "uid {uid}: {}, {} pinned; {charged}",
-                count(user.rings, "ring"),
+                common::count(user.rings, "ring"),
                 human(user.pinned),
             )?;
         }
         Ok(())
-    }
-}
-
-/// `1 ring`, `2 rings`.
-fn count(number: usize, what: &str) -> String {
-    match number {
-        1 => format!("1 {what}"),
-        n => format!("{n} {what}s"),
     }
 }
 

@@ -7,15 +7,15 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
-use common::{flag_names, human, or_unknown, ring_json, Args, Buffers, Format, Program, Stop};
-use uring_bpf_iter::{Consistency, Pinned, Queue, Ring, Via};
+use common::{flag_names, human, or_unknown, ring_json, Args, Format, Program, Stop, Tables};
+use uring_bpf_iter::{Consistency, Pinned, Queue, RegisteredBuf, Ring, Via};
 
 fn main() -> ExitCode {
     let command = Args::command()
         .name("lsring")
         .about("Lists the io_uring instances of the machine, one a line");
     let args = Args::from_arg_matches(&command.get_matches()).unwrap_or_else(|e| e.exit());
-    let mut buffers = Buffers::default();
+    let mut buffers = Tables::<RegisteredBuf>::default();
     Program::main("lsring", &args, |program, finder, out| {
         let mut survey = args.find(finder)?;
         program.note_survey(&args, &survey);

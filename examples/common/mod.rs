@@ -1,18 +1,20 @@
-//! What the examples share: options, exit codes, and how things are written.
+//! What the examples share: options, exit codes, and how things are shown.
+// Each example uses its own part.
+#![allow(dead_code)]
+
+mod show;
+
+pub(crate) use show::*;
 
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use comfy_table::{presets, CellAlignment, ContentArrangement, Table};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use serde_json::{json, Value};
-use uring_bpf_iter::{
-    Backend, Charged, Error, Ring, RingFinder, SetupFlags, Snapshot, Survey, UringBufIter, Via,
-};
+use uring_bpf_iter::{Backend, Error, Record, Ring, RingFinder, Snapshot, Survey, UringIter};
 
 /// How long to wait for uring_lock with --locked.
 const LOCK_LIMIT: Duration = Duration::from_secs(2);
@@ -22,16 +24,16 @@ const FAILED: u8 = 1;
 const NOT_PERMITTED: u8 = 3;
 const BUSY: u8 = 4;
 
-/// Options of all examples.
-#[derive(Parser)]
-#[command(
-    version,
-    after_help = "\
+/// What each example says of its end.
+pub(crate) const EXIT_CODES: &str = "\
 Exit codes: 0 done, also when there is no ring; 1 failed (no such process, no
 such descriptor, no io_uring, the ring is gone); 2 wrong usage; 3 not permitted,
 or the backend that was asked for cannot serve; 4 a ring was too busy for a
-consistent look (try again, or use --raw)."
-)]
+consistent look (try again, or use --raw).";
+
+/// Options of all examples.
+#[derive(Parser)]
+#[command(version, after_help = EXIT_CODES)]
 pub(crate) struct Args {
     /// Only rings that this process holds
     #[arg(long)]
@@ -95,34 +97,60 @@ impl Args {
             (None, _) => finder.find_all(),
         }
     }
-}
 
-/// Reads the buffers of one ring after the other.
-#[derive(Default)]
-pub(crate) struct Buffers {
-    iter: Option<UringBufIter>,
-}
-
-impl Buffers {
-    pub(crate) fn read(&mut self, args: &Args, ring: &Ring) -> Result<Snapshot<'_>, Error> {
-        // What is loaded serves for the next ring, too.
-        let iter = match self.iter.take() {
-            Some(mut iter) => {
-                iter.reattach(ring)?;
-                self.iter.insert(iter)
-            }
-            None => {
-                let options = UringBufIter::options().backend(args.backend());
-                self.iter.insert(options.attach_ring(ring)?)
-            }
-        };
-        if args.locked {
+    /// Reads a table in the way that was asked for.
+    pub(crate) fn read<'a, R: Record>(
+        &self,
+        iter: &'a mut UringIter<R>,
+    ) -> Result<Snapshot<'a, R>, Error> {
+        if self.locked {
             iter.snapshot_locked(LOCK_LIMIT)
-        } else if args.raw {
+        } else if self.raw {
             iter.snapshot_raw()
         } else {
             iter.snapshot()
         }
+    }
+}
+
+/// Reads tables of one ring after the other.
+pub(crate) struct Tables<R: Record> {
+    iter: Option<UringIter<R>>,
+}
+
+impl<R: Record> Default for Tables<R> {
+    fn default() -> Self {
+        Self { iter: None }
+    }
+}
+
+impl<R: Record> Tables<R> {
+    /// The iterator, attached to this ring.
+    pub(crate) fn of(&mut self, args: &Args, ring: &Ring) -> Result<&mut UringIter<R>, Error> {
+        // What is loaded serves for the next ring, too, but not always: a
+        // native iterator takes a descriptor.
+        let iter = match self.iter.take() {
+            Some(mut iter) => match iter.reattach(ring) {
+                Ok(()) => iter,
+                Err(Error::NoBackend { .. }) => Self::attach(args, ring)?,
+                Err(error) => {
+                    self.iter = Some(iter);
+                    return Err(error);
+                }
+            },
+            None => Self::attach(args, ring)?,
+        };
+        Ok(self.iter.insert(iter))
+    }
+
+    fn attach(args: &Args, ring: &Ring) -> Result<UringIter<R>, Error> {
+        UringIter::options()
+            .backend(args.backend())
+            .attach_ring(ring)
+    }
+
+    pub(crate) fn read(&mut self, args: &Args, ring: &Ring) -> Result<Snapshot<'_, R>, Error> {
+        args.read(self.of(args, ring)?)
     }
 }
 
@@ -264,120 +292,4 @@ fn reader_goes_within(pause: Duration) -> bool {
             }
         }
     }
-}
-
-/// The pid and descriptor by which a ring is named: those asked for, else
-/// those of the first holder.
-pub(crate) fn named_by(ring: &Ring, args: &Args) -> (u32, Option<i32>) {
-    let holder = args
-        .pid
-        .and_then(|pid| ring.holder(pid, args.fd))
-        .unwrap_or(ring.owner());
-    (holder.pid, holder.fd())
-}
-
-/// A name that anybody may have chosen, without what a terminal would obey.
-pub(crate) fn printable(name: &str) -> String {
-    name.chars()
-        .flat_map(|c| match c.is_control() {
-            true => c.escape_default().collect::<Vec<_>>(),
-            false => vec![c],
-        })
-        .collect()
-}
-
-/// Bytes in units that a person reads.
-pub(crate) fn human(bytes: u64) -> String {
-    humansize::format_size(bytes, humansize::BINARY)
-}
-
-pub(crate) fn flag_names(flags: Option<SetupFlags>) -> String {
-    match flags {
-        None => "flags unknown".into(),
-        Some(flags) if flags.is_empty() => "no flags".into(),
-        Some(flags) => bitflags_names(flags).join("|"),
-    }
-}
-
-fn bitflags_names(flags: SetupFlags) -> Vec<String> {
-    let mut names = flags.iter_names();
-    let mut all: Vec<String> = names.by_ref().map(|(name, _)| name.into()).collect();
-    let rest = names.remaining();
-    if !rest.is_empty() {
-        all.push(format!("{:#x}", rest.bits()));
-    }
-    all
-}
-
-/// A table without lines, for a terminal and for awk.
-pub(crate) fn table<const N: usize>(header: [&str; N], right: &[usize]) -> Table {
-    let mut table = Table::new();
-    table
-        .load_preset(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(header);
-    for &column in right {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    table
-}
-
-/// `?` for what is not known.
-pub(crate) fn or_unknown(value: Option<impl Display>) -> String {
-    value.map_or_else(|| "?".into(), |value| value.to_string())
-}
-
-/// The JSON object of a ring; README.md states the schema.
-pub(crate) fn ring_json(ring: &Ring) -> Value {
-    let holders: Vec<Value> = ring
-        .holders()
-        .iter()
-        .map(|holder| {
-            let (via, registered) = match holder.via {
-                Via::Registered(index) => ("registered", Some(index)),
-                Via::Mapping => ("mapping", None),
-                _ => ("descriptor", None),
-            };
-            json!({
-                "pid": holder.pid, "tid": holder.tid, "fd": holder.fd(), "via": via,
-                "registered_index": registered, "uid": holder.uid, "name": holder.name,
-            })
-        })
-        .collect();
-    let (charged_uid, user_locked) = match ring.charged {
-        Some(Charged::User { uid, locked_bytes }) => (Some(uid), Some(locked_bytes)),
-        _ => (None, None),
-    };
-    let time_ms = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64);
-    json!({
-        "type": "ring",
-        "ring": ring.inode,
-        "time_ms": time_ms,
-        "holders": holders,
-        "creator_uid": ring.creator_uid,
-        "flags": ring.flags.map(|flags| flags.bits()),
-        "flag_names": ring.flags.map(bitflags_names),
-        "sq_entries": ring.sq.map(|q| q.entries),
-        "sq_head": ring.sq.map(|q| q.head),
-        "sq_tail": ring.sq.map(|q| q.tail),
-        "cq_entries": ring.cq.map(|q| q.entries),
-        "cq_head": ring.cq.map(|q| q.head),
-        "cq_tail": ring.cq.map(|q| q.tail),
-        "sqpoll": ring.sqpoll.map(|sqpoll| json!({"tid": sqpoll.tid, "cpu": sqpoll.cpu})),
-        "nr_slots": ring.nr_bufs,
-        "nr_bufs": ring.pinned.map(|pinned| pinned.buffers),
-        "nr_files": ring.nr_files,
-        "pinned_bytes": ring.pinned.map(|pinned| pinned.bytes),
-        "acct_bytes": ring.pinned.and_then(|pinned| pinned.accounted),
-        "charged_uid": charged_uid,
-        "user_locked_bytes": user_locked,
-        "consistency": ring.pinned.map(|pinned| pinned.consistency.to_string()),
-    })
 }

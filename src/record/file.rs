@@ -40,8 +40,8 @@ pub enum FileKind {
     Epoll,
     /// An io_uring.
     IoUring,
-    /// Another file of the anonymous inode: timerfd, signalfd, pidfd before
-    /// 6.9, a BPF object and the like.
+    /// Another file without a file system of its own: timerfd, signalfd,
+    /// pidfd, a BPF object and the like.
     AnonInode,
     /// None of these.
     Other,

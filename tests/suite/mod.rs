@@ -32,6 +32,7 @@ mod examples;
 mod examples_exit;
 mod examples_shown;
 mod fakes;
+mod files;
 mod finding;
 mod holders;
 mod long_hold;
@@ -55,6 +56,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         finding::trials(),
         holders::trials(),
         fakes::trials(),
+        files::trials(),
         tables::trials(),
         setups::trials(),
         attach::trials(),
