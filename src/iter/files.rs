@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use crate::backend::select::NotOpened;
 use crate::backend::{files, Backend};
 use crate::error::{Error, Result};
-use crate::iter::uring::{Engine, UringIter};
+use crate::iter::engine::Engine;
+use crate::iter::UringIter;
 use crate::record::{FileIdentity, RegisteredFile};
 
 /// The registered files of one ring, direct descriptors among them:
@@ -43,7 +44,7 @@ impl UringFileIter {
     /// [`Error::RingGone`] never.
     pub fn descriptors(&mut self) -> Result<Descriptors> {
         let pid = match &self.engine {
-            Engine::Native(native) => native.address().places[0].pid,
+            Engine::Native(engine) => engine.0.address().places[0].pid,
             Engine::TaskFile(engine) => engine.0.address().places[0].pid,
             Engine::Fdinfo(_) => return Err(unsupported("list descriptors", Backend::Fdinfo)),
         };
@@ -70,8 +71,8 @@ impl UringFileIter {
     /// of more than 4,095 bytes.
     pub fn path(&mut self, index: u64) -> Result<Option<PathBuf>> {
         match &self.engine {
-            Engine::Native(native) => {
-                let address = native.address().clone();
+            Engine::Native(engine) => {
+                let address = engine.0.address().clone();
                 let mut paths = files::Paths::open(&address).map_err(|e| self.not_opened(e))?;
                 let told = self.retry.run(&address.name(), || paths.tell(index))?;
                 Ok(told.0)

@@ -1,6 +1,7 @@
 //! What is attached to a ring and gives its records.
 
 mod address;
+mod engine;
 #[cfg(feature = "bpf")]
 mod files;
 mod snapshot;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use crate::backend::select;
 #[cfg(not(feature = "bpf"))]
 use crate::backend::select::NotOpened;
-use crate::backend::{fdinfo, Backend, ReadText, Selection};
+use crate::backend::{Backend, Selection};
 use crate::error::{Result, Retry};
+use crate::iter::engine::{read_text, Engine};
 use crate::iter::{Address, Consistency, Snapshot};
 #[cfg(feature = "bpf")]
 use crate::record::BufFields;
@@ -17,6 +18,8 @@ use crate::ring::Ring;
 
 #[cfg(feature = "bpf")]
 use crate::backend::{locked::Locked, native::Native, task_file::Walker};
+#[cfg(feature = "bpf")]
+use crate::iter::engine::{read_native, walk, walker_of};
 #[cfg(feature = "bpf")]
 use crate::record::wire::Mode;
 
@@ -78,14 +81,6 @@ impl<R: Record> Options<R> {
     pub fn attach_ring(self, ring: &Ring) -> Result<UringIter<R>> {
         UringIter::open(Address::of_ring(ring), self)
     }
-}
-
-pub(super) enum Engine<R: Record> {
-    #[cfg(feature = "bpf")]
-    Native(Box<Native<R>>),
-    #[cfg(feature = "bpf")]
-    TaskFile(Box<(Walker<R>, Locked<R>)>),
-    Fdinfo(Box<dyn ReadText<R>>),
 }
 
 /// The registered buffers of one ring: [`UringIter`] of [`RegisteredBuf`].
@@ -173,7 +168,10 @@ impl<R: Record> UringIter<R> {
     fn open(address: Address, options: Options<R>) -> Result<Self> {
         let (engine, selection) = select::select(options.backend, |backend| match backend {
             #[cfg(feature = "bpf")]
-            Backend::Native => Ok(Engine::Native(Box::new(Native::open(address.clone())?))),
+            Backend::Native => Ok(Engine::Native(Box::new((
+                Native::open(address.clone())?,
+                None,
+            )))),
             #[cfg(feature = "bpf")]
             Backend::TaskFile => Ok(Engine::TaskFile(Box::new((
                 Walker::open(address.clone())?,
@@ -201,7 +199,13 @@ impl<R: Record> UringIter<R> {
         let address = Address::of_ring(ring);
         let attached = match &mut self.engine {
             #[cfg(feature = "bpf")]
-            Engine::Native(native) => native.attach(address),
+            Engine::Native(engine) => {
+                let attached = engine.0.attach(address);
+                if attached.is_ok() {
+                    engine.1 = None;
+                }
+                attached
+            }
             #[cfg(feature = "bpf")]
             Engine::TaskFile(engine) => engine.0.attach(address),
             Engine::Fdinfo(reader) => R::by_fdinfo(address).map(|opened| *reader = opened),
@@ -266,7 +270,7 @@ impl<R: Record> UringIter<R> {
         };
         match &mut self.engine {
             #[cfg(feature = "bpf")]
-            Engine::Native(native) => read_native(native, retry, _which),
+            Engine::Native(engine) => read_native(engine, retry, _which),
             #[cfg(feature = "bpf")]
             Engine::TaskFile(engine) => {
                 let (walker, locked) = &mut **engine;
@@ -285,8 +289,9 @@ impl<R: Record> UringIter<R> {
 
     /// Looks at the table once, without lock or proof: what is there when
     /// nothing better can be had, say because the owner of `uring_lock` is
-    /// stuck. Labelled [`Consistency::Raw`](crate::Consistency::Raw). Native and fdinfo have no such
-    /// look: with them it is the same as [`UringIter::snapshot`].
+    /// stuck. Labelled [`Consistency::Raw`](crate::Consistency::Raw). With Native it is
+    /// the look of TaskFile, and says so ([`Snapshot::backend`]); with fdinfo
+    /// it is the same as [`UringIter::snapshot`].
     ///
     /// # Errors
     ///
@@ -301,55 +306,21 @@ impl<R: Record> UringIter<R> {
         let retry = self.retry;
         match &mut self.engine {
             #[cfg(feature = "bpf")]
-            Engine::Native(native) => read_native(native, retry, _which),
+            Engine::Native(engine) => match _wanted {
+                Consistency::Raw => walk(walker_of(engine)?, retry, Mode::Raw, _which),
+                _ => read_native(engine, retry, _which),
+            },
             #[cfg(feature = "bpf")]
             Engine::TaskFile(engine) => {
-                let walker = &mut engine.0;
                 let mode = match _wanted {
                     Consistency::Raw => Mode::Raw,
                     _ => Mode::Verified,
                 };
-                let name = walker.address().name();
-                let (nr, attempts) = retry.run(&name, || walker.walk(mode, _which))?;
-                Ok(Snapshot {
-                    records: walker.records(nr)?,
-                    consistency: _wanted,
-                    backend: Backend::TaskFile,
-                    unknown: BufFields::empty(),
-                    attempts,
-                })
+                walk(&mut engine.0, retry, mode, _which)
             }
             Engine::Fdinfo(reader) => read_text(&mut **reader, retry),
         }
     }
-}
-
-#[cfg(feature = "bpf")]
-fn read_native<R: Record>(
-    native: &mut Native<R>,
-    retry: Retry,
-    which: u64,
-) -> Result<Snapshot<'_, R>> {
-    let name = native.address().name();
-    let ((nr, consistency), attempts) = retry.run(&name, || native.read(which))?;
-    Ok(Snapshot {
-        records: native.records(nr)?,
-        consistency,
-        backend: Backend::Native,
-        unknown: BufFields::empty(),
-        attempts,
-    })
-}
-
-fn read_text<R>(reader: &mut dyn ReadText<R>, retry: Retry) -> Result<Snapshot<'_, R>> {
-    let (consistency, attempts) = retry.run(&reader.name(), || reader.read())?;
-    Ok(Snapshot {
-        records: reader.records(),
-        consistency,
-        backend: Backend::Fdinfo,
-        unknown: fdinfo::UNKNOWN,
-        attempts,
-    })
 }
 
 impl<R: Record> std::fmt::Debug for UringIter<R> {

@@ -4,9 +4,10 @@ use std::error;
 use std::fmt;
 
 use uring_bpf_iter::{
-    Backend, BufFields, Charged, Consistency, Contention, Direction, Error, Holder, LockOwner,
-    Options, Pinned, Queue, Reason, Refusal, RegisteredBuf, Retry, Ring, RingFinder, Selection,
-    SetupFlags, Snapshot, SqPoll, Survey, Unseen, UringBufIter, Via,
+    Backend, BufFields, Charged, Consistency, Contention, Descriptors, Direction, Error,
+    FileIdentity, FileKind, Holder, Link, LinkInfo, LockOwner, Options, Pinned, Queue, Reason,
+    Records, Refusal, RegisteredBuf, RegisteredFile, Retry, Ring, RingFinder, Selection,
+    SetupFlags, Snapshot, SqPoll, Survey, Unseen, UringBufIter, UringFileIter, Via,
 };
 
 use super::{done, Outcome};
@@ -18,6 +19,9 @@ fn source<T: error::Error + Send + Sync + 'static>() {}
 
 fn send_and_sync() -> Outcome {
     send_sync_debug::<UringBufIter>();
+    send_sync_debug::<(UringFileIter, Descriptors, RegisteredFile)>();
+    send_sync_debug::<(FileIdentity, FileKind)>();
+    send_sync_debug::<(Link<RegisteredBuf>, LinkInfo, Records<RegisteredBuf>)>();
     send_sync_debug::<RingFinder>();
     send_sync_debug::<Options>();
     send_sync_debug::<Snapshot<'_>>();
