@@ -6,6 +6,8 @@ mod oracle;
 pub(crate) mod run;
 pub(crate) mod skipped;
 
+use std::sync::{PoisonError, RwLock};
+
 use libtest_mimic::{Completion, Failed, Trial};
 
 /// How a trial ended: [`done`], [`skipped::skip`], or a panic.
@@ -19,7 +21,18 @@ pub(crate) fn done() -> Outcome {
 macro_rules! trials {
     ($($test:ident),* $(,)?) => {
         pub(crate) fn trials() -> Vec<libtest_mimic::Trial> {
-            vec![$(super::trial(module_path!(), stringify!($test), $test)),*]
+            use super::Company::Any;
+            vec![$(super::trial(module_path!(), stringify!($test), Any, $test)),*]
+        }
+    };
+}
+
+/// The same for what needs the iterators of a patched kernel.
+macro_rules! native_trials {
+    ($company:ident: $($test:ident),* $(,)?) => {
+        pub(crate) fn trials() -> Vec<libtest_mimic::Trial> {
+            use super::{native, trial, Company::$company};
+            vec![$(trial(module_path!(), stringify!($test), $company, || native::run($test))),*]
         }
     };
 }
@@ -38,21 +51,49 @@ mod holders;
 mod long_hold;
 mod memory;
 mod namespaces;
+mod native;
+mod native_errors;
+mod native_faults;
+mod native_leaks;
+mod native_life;
+mod native_locks;
+mod native_resume;
+mod native_self;
+mod native_stress;
+mod native_tables;
 mod setups;
 mod tables;
 mod torn;
 mod types;
 mod unprivileged;
 
-/// Long ones first, so that nothing waits for them at the end.
+/// Which other trials may run at the same time.
+#[derive(Clone, Copy)]
+pub(crate) enum Company {
+    Any,
+    /// None: it compares what belongs to the whole machine.
+    Alone,
+}
+
+/// Those that run alone first, then long ones, so that nothing waits for them at
+/// the end.
 pub(crate) fn trials() -> Vec<Trial> {
     [
+        native_stress::trials(),
+        native_leaks::trials(),
+        native_faults::trials(),
+        native_life::trials(),
         long_hold::trials(),
         contention::trials(),
         torn::trials(),
         dying::trials(),
         namespaces::trials(),
         memory::trials(),
+        native_locks::trials(),
+        native_self::trials(),
+        native_tables::trials(),
+        native_resume::trials(),
+        native_errors::trials(),
         finding::trials(),
         holders::trials(),
         fakes::trials(),
@@ -72,13 +113,28 @@ pub(crate) fn trials() -> Vec<Trial> {
     .collect()
 }
 
-fn trial(module: &str, test: &str, body: impl FnOnce() -> Outcome + Send + 'static) -> Trial {
+fn trial(
+    module: &str,
+    test: &str,
+    company: Company,
+    body: impl FnOnce() -> Outcome + Send + 'static,
+) -> Trial {
+    static TRIALS: RwLock<()> = RwLock::new(());
     let topic = module.rsplit("::").next().unwrap_or(module);
     let name = format!("{topic}::{test}");
     let shown = name.clone();
     Trial::ignorable_test(name, move || {
         need_root()?;
-        let outcome = body();
+        let outcome = match company {
+            Company::Any => {
+                let _with_others = TRIALS.read().unwrap_or_else(PoisonError::into_inner);
+                body()
+            }
+            Company::Alone => {
+                let _alone = TRIALS.write().unwrap_or_else(PoisonError::into_inner);
+                body()
+            }
+        };
         if let Ok(Completion::Ignored { reason }) = &outcome {
             skipped::note(&shown, reason.as_deref().unwrap_or("no reason given"));
         }

@@ -80,6 +80,17 @@ pub fn page_frames(addr: u64, len: u64) -> io::Result<Vec<Option<u64>>> {
     Ok(frames)
 }
 
+/// Whether the kernel has KASAN, which keeps what is freed in a quarantine: its
+/// slabs say nothing then.
+///
+/// # Errors
+/// ENOENT on a kernel without /proc/kallsyms.
+pub fn has_kasan() -> io::Result<bool> {
+    let symbols = fs::read_to_string("/proc/kallsyms")?;
+    let mut names = symbols.lines().filter_map(|line| line.split(' ').nth(2));
+    Ok(names.any(|name| name == "kasan_report"))
+}
+
 /// Objects in use of every slab cache, by /proc/slabinfo. A slab of which a CPU
 /// takes objects counts as full: a number may be off by some slabs.
 ///

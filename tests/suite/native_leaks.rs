@@ -1,0 +1,106 @@
+//! A thousand rounds of all that there is to make and to close, and whether the
+//! kernel has its memory back: by its slabs, by kmemleak, by the pinned pages.
+
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use uring_testkit::{
+    forget_leaks, grown_slabs, has_kasan, has_kmemleak, leaks, mount_debugfs, slab_objects,
+    BufSpec, EpollSet, Faults, IterProgram, RingBuilder,
+};
+
+use super::native::{program, read, Pins, RING_TARGETS};
+use super::{done, Outcome};
+
+native_trials![Alone: nothing_is_left_of_a_thousand_rounds];
+
+const ROUNDS: u64 = 1000;
+
+fn nothing_is_left_of_a_thousand_rounds() -> Outcome {
+    let _mounted = mount_debugfs();
+    let ring_programs = RING_TARGETS.map(program);
+    let epoll = program("epoll");
+    // What is made once: caches, per-CPU lists.
+    for n in 0..100 {
+        round(&ring_programs, &epoll, n);
+    }
+    let pins = Pins::now();
+    if has_kmemleak() {
+        forget_leaks()?;
+    }
+    let before = slab_objects()?;
+    let start = Instant::now();
+    for n in 0..ROUNDS {
+        round(&ring_programs, &epoll, n);
+    }
+    println!("{ROUNDS} rounds in {:.1?}", start.elapsed());
+    pins.assert_back();
+    if let Ok(faults) = Faults::new() {
+        super::native_faults::all(&faults);
+    }
+    let kasan = has_kasan()?;
+    if !kasan {
+        assert_slabs(&before);
+    }
+    if has_kmemleak() {
+        let report = leaks()?;
+        assert!(report.is_empty(), "{report}");
+    }
+    assert!(
+        !kasan || has_kmemleak(),
+        "neither slabs nor kmemleak were looked at"
+    );
+    done()
+}
+
+/// One object kept a round would be a thousand; what is freed later (RCU, work
+/// queues) is waited for.
+fn assert_slabs(before: &std::collections::BTreeMap<String, u64>) {
+    let start = Instant::now();
+    loop {
+        let grown = grown_slabs(before, ROUNDS / 2).expect("slabinfo");
+        if grown.is_empty() {
+            return;
+        }
+        assert!(start.elapsed() < super::native::SOON, "kept: {grown:?}");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// A ring and a set, links and sessions of both in all states, some of them in
+/// the ring's own table; closed in one order or in the other.
+fn round(ring_programs: &[IterProgram; 2], epoll: &IterProgram, n: u64) {
+    let mut ring = RingBuilder::new(4).build().expect("ring");
+    ring.register_sparse(4).expect("register");
+    ring.update(1, &[Some(BufSpec::new(100))]).expect("update");
+    ring.register_files_sparse(8).expect("register");
+    let mut set = EpollSet::new().expect("epoll");
+    set.add(&ring, 1, n).expect("add");
+    let (mut links, mut sessions) = (Vec::new(), Vec::new());
+    for program in ring_programs {
+        links.push(program.attach(&ring).expect("attach"));
+    }
+    links.push(epoll.attach(&set).expect("attach"));
+    for (link, bytes) in links.iter().zip([8, 0, 64]) {
+        let mut session = link.open().expect("session");
+        if bytes > 0 {
+            read(&mut session, &mut vec![0; bytes]);
+        }
+        sessions.push(session);
+    }
+    let slots = [
+        Some((links[0].as_fd(), 0)),
+        Some((links[1].as_fd(), 0)),
+        Some((sessions[0].as_fd(), 0)),
+        Some((set.as_fd(), 0)),
+    ];
+    ring.update_files(2, &slots).expect("update");
+    if n % 2 == 0 {
+        drop((ring, set));
+        drop((links, sessions));
+    } else {
+        drop((links, sessions));
+        drop((set, ring));
+    }
+}

@@ -1,0 +1,222 @@
+//! Reads of any size give the same bytes; a session goes on where it was, in
+//! whatever is there by then; the end stays the end.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
+
+use uring_testkit::{BufSpec, EpollSet, FileSlot, IterLink, TestRing};
+
+use super::native::{program, read, read_all, ring};
+use super::{done, Outcome};
+
+native_trials![Any:
+    buffers_by_any_size_of_read,
+    files_by_any_size_of_read,
+    items_by_any_size_of_read,
+    a_table_that_is_another,
+    a_table_of_files_that_is_another,
+    a_set_that_changes,
+    the_end_stays_the_end,
+];
+
+/// Sizes that cut numbers in the middle, fit, or take all at once.
+const STEPS: [usize; 7] = [1, 3, 7, 8, 9, 100, 64 * 1024];
+
+#[track_caller]
+fn assert_all_sizes(link: &IterLink) -> Vec<u64> {
+    let whole = read_all(&mut link.open().expect("session"), 1 << 20);
+    for step in STEPS {
+        let seen = read_all(&mut link.open().expect("session"), step);
+        assert_eq!(seen, whole, "{step} bytes a read");
+    }
+    whole
+}
+
+fn buffers_by_any_size_of_read() -> Outcome {
+    let mut ring = ring();
+    let link = program("io_uring_buf").attach(&ring)?;
+    assert_eq!(assert_all_sizes(&link), [0], "no table");
+    ring.register_sparse(300)?;
+    assert_eq!(assert_all_sizes(&link), (0..=300).collect::<Vec<_>>());
+    for slot in [0, 1, 77, 299] {
+        ring.update(slot, &[Some(BufSpec::new(100))])?;
+    }
+    assert_eq!(assert_all_sizes(&link), (0..=300).collect::<Vec<_>>());
+    ring.unregister()?;
+    assert_eq!(assert_all_sizes(&link), [0], "no table any more");
+    done()
+}
+
+fn files_by_any_size_of_read() -> Outcome {
+    let mut ring = ring();
+    let link = program("io_uring_file").attach(&ring)?;
+    assert_eq!(assert_all_sizes(&link), [0], "no table");
+    let (reader, writer) = rustix::pipe::pipe()?;
+    let slot = |i: u64| -> FileSlot<'_> {
+        match i % 3 {
+            0 => None,
+            1 => Some((reader.as_fd(), i)),
+            _ => Some((writer.as_fd(), 0)),
+        }
+    };
+    let slots: Vec<FileSlot<'_>> = (0..300).map(slot).collect();
+    ring.register_files_tagged(&slots)?;
+    ring.open_direct("/proc/self/exe", 3)?;
+    assert_eq!(assert_all_sizes(&link), (0..=300).collect::<Vec<_>>());
+    done()
+}
+
+fn some_files(nr: usize) -> Vec<OwnedFd> {
+    let flags = rustix::event::EventfdFlags::CLOEXEC;
+    (0..nr)
+        .map(|_| rustix::event::eventfd(0, flags).expect("eventfd"))
+        .collect()
+}
+
+/// Four files have one number among others: a walk that went by numbers would
+/// find the first of them for ever.
+fn crowded_set() -> EpollSet {
+    let mut set = EpollSet::new().expect("epoll");
+    for (data, file) in (0..).zip(some_files(20)) {
+        set.keep(file, 1, data).expect("add");
+    }
+    set.keep_under_one_number(some_files(4), 1, 1000)
+        .expect("add");
+    for (data, file) in (20..).zip(some_files(20)) {
+        set.keep(file, 1, data).expect("add");
+    }
+    set
+}
+
+fn items_by_any_size_of_read() -> Outcome {
+    let empty = EpollSet::new()?;
+    let link = program("epoll").attach(&empty)?;
+    assert_eq!(assert_all_sizes(&link), [0], "no item");
+    let set = crowded_set();
+    let link = program("epoll").attach(&set)?;
+    let all = assert_all_sizes(&link);
+    assert_eq!(all.len(), set.expected().len() + 1);
+    assert_eq!(all.last(), Some(&0), "the end, and no item before it");
+    assert_eq!(
+        all.iter().collect::<BTreeSet<_>>().len(),
+        all.len(),
+        "each once"
+    );
+    done()
+}
+
+/// Sessions that have read so many elements of a table of ten.
+fn sessions(link: &IterLink) -> [uring_testkit::IterSession; 3] {
+    [0, 5, 11].map(|nr| {
+        let mut session = link.open().expect("session");
+        for at in 0..nr {
+            let mut number = [0; 8];
+            assert_eq!(read(&mut session, &mut number).0, 8);
+            assert_eq!(u64::from_ne_bytes(number), at);
+        }
+        session
+    })
+}
+
+/// The same rules for both tables: `table` makes one of that size.
+fn goes_on(mut ring: TestRing, target: &str, table: fn(&mut TestRing, usize)) {
+    table(&mut ring, 10);
+    let link = program(target).attach(&ring).expect("attach");
+    for size in [10, 30, 7, 5, 3, 1, 0] {
+        let mut all = sessions(&link);
+        table(&mut ring, size);
+        let size = size as u64;
+        let [fresh, middle, ended] = &mut all;
+        assert_eq!(read_all(fresh, 8), (0..=size).collect::<Vec<_>>());
+        let rest: Vec<u64> = if size > 5 {
+            (5..=size).collect()
+        } else {
+            vec![size]
+        };
+        assert_eq!(read_all(middle, 1), rest, "from 10 to {size}");
+        assert!(read_all(ended, 8).is_empty(), "the end stays the end");
+        table(&mut ring, 10);
+        for session in &mut all {
+            assert!(read_all(session, 8).is_empty(), "also when it grows again");
+        }
+    }
+}
+
+fn a_table_that_is_another() -> Outcome {
+    goes_on(ring(), "io_uring_buf", |ring, size| {
+        if !ring.expected().is_empty() {
+            ring.unregister().expect("unregister");
+        }
+        if size > 0 {
+            ring.register(&vec![BufSpec::new(64); size])
+                .expect("register");
+        }
+    });
+    done()
+}
+
+fn a_table_of_files_that_is_another() -> Outcome {
+    goes_on(ring(), "io_uring_file", |ring, size| {
+        if ring.nr_files() > 0 {
+            ring.unregister_files().expect("unregister");
+        }
+        if size > 0 {
+            ring.register_files_sparse(size as u32).expect("register");
+        }
+    });
+    done()
+}
+
+/// An item that is to be shown next goes away, by its number or by its file.
+fn a_set_that_changes() -> Outcome {
+    let program = program("epoll");
+    for closing in [false, true] {
+        let mut files = some_files(24);
+        let mut set = EpollSet::new()?;
+        for (data, file) in (0..).zip(&files) {
+            set.add(file, 1, data)?;
+        }
+        let link = program.attach(&set)?;
+        let before = read_all(&mut link.open()?, 4096);
+        let mut session = link.open()?;
+        let mut first = [0; 8];
+        read(&mut session, &mut first);
+        assert_eq!(u64::from_ne_bytes(first), before[0]);
+        // Half of them go, whichever is next.
+        let gone = files.split_off(12);
+        if !closing {
+            for file in &gone {
+                set.remove(file)?;
+            }
+        }
+        drop(gone);
+        let after = read_all(&mut link.open()?, 4096);
+        assert_eq!(after.len(), 13);
+        // What is left of it is what is left of them, in the same order.
+        let want: Vec<u64> = after.into_iter().filter(|epi| *epi != before[0]).collect();
+        assert_eq!(read_all(&mut session, 8), want, "closing: {closing}");
+        set.keep(some_files(1).remove(0), 1, 77)?;
+        assert!(
+            read_all(&mut session, 8).is_empty(),
+            "the end stays the end"
+        );
+    }
+    done()
+}
+
+fn the_end_stays_the_end() -> Outcome {
+    let mut ring = ring();
+    let link = program("io_uring_buf").attach(&ring)?;
+    let mut empty = link.open()?;
+    assert_eq!(read_all(&mut empty, 8), [0]);
+    ring.register(&[BufSpec::new(1); 5])?;
+    for _ in 0..3 {
+        assert!(read_all(&mut empty, 4096).is_empty());
+    }
+    assert_eq!(
+        read_all(&mut link.open()?, 4096).len(),
+        6,
+        "a new one begins"
+    );
+    done()
+}

@@ -1,0 +1,158 @@
+//! What the library gives by native iterators, against what was registered and
+//! what other ways give.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::process;
+use std::time::Instant;
+
+use uring_bpf_iter::{Consistency, Link, Records, RegisteredBuf};
+use uring_testkit::{page_size, BufSpec, TestRing};
+use zerocopy::IntoBytes;
+
+use super::native::{program, ring, ring_of, SOON};
+use super::oracle::{assert_reads, assert_ring, Way};
+use super::run::workload;
+use super::{done, Outcome};
+
+native_trials![Any:
+    all_ways_agree_on_quiet_rings,
+    all_ways_agree_on_rings_of_another_process,
+    records_of_buffers_by_any_size_of_read,
+    the_largest_table_of_buffers,
+    the_largest_table_of_files,
+    a_pinned_link,
+];
+
+/// Native, task-file walk and fdinfo, with what was registered.
+#[track_caller]
+fn check(ring: &TestRing) {
+    assert_ring(process::id(), ring.raw_fd(), ring.expected());
+    let mut iter = Way::Native.options().attach(ring).expect("attach");
+    assert_reads(Way::Native, &mut iter, ring.expected());
+}
+
+fn all_ways_agree_on_quiet_rings() -> Outcome {
+    check(&ring());
+    for slots in [1, 64, 1000] {
+        check(&ring_of(slots));
+        let mut sparse = ring();
+        sparse.register_sparse(slots as u32)?;
+        check(&sparse);
+        for (n, slot) in [0, slots / 2, slots - 1].into_iter().enumerate() {
+            let spec = BufSpec::new(5000 * n + 1).at(100 * n).tagged(n as u64);
+            sparse.update(slot as u32, &[Some(spec)])?;
+        }
+        check(&sparse);
+        sparse.drop_mapping();
+        check(&sparse);
+        sparse.unregister()?;
+        check(&sparse);
+    }
+    done()
+}
+
+fn all_ways_agree_on_rings_of_another_process() -> Outcome {
+    let load = workload("--rings 3 --bufs 40 --len 5000 --offset 77 --tag 5 --sparse 120");
+    for report in &load.report().rings {
+        let fd = report.fd.expect("a descriptor");
+        assert_ring(load.pid(), fd, &report.expected());
+    }
+    done()
+}
+
+/// All bytes that a session gives, `step` a read.
+fn bytes(records: &Records<RegisteredBuf>, step: usize) -> Vec<u8> {
+    let fd = records.as_fd().try_clone_to_owned().expect("dup");
+    let (mut file, mut all, mut buf) = (File::from(fd), Vec::new(), vec![0; step]);
+    let start = Instant::now();
+    loop {
+        match file.read(&mut buf) {
+            Ok(0) => return all,
+            Ok(n) => all.extend_from_slice(&buf[..n]),
+            Err(e) if e.raw_os_error() == Some(libc::EDEADLK) => {
+                assert!(start.elapsed() < SOON, "the lock was never free");
+                std::thread::yield_now();
+            }
+            Err(e) => panic!("read: {e}"),
+        }
+    }
+}
+
+fn records_of_buffers_by_any_size_of_read() -> Outcome {
+    let mut ring = ring();
+    ring.register_sparse(200)?;
+    for slot in (0..200).step_by(3) {
+        let spec = BufSpec::new(100 + slot).at(slot).tagged(slot as u64);
+        ring.update(slot as u32, &[Some(spec)])?;
+    }
+    let link = Link::<RegisteredBuf>::attach(&ring)?;
+    let whole = bytes(&link.records()?, 1 << 20);
+    assert_eq!(whole.len() % size_of::<RegisteredBuf>(), 0);
+    for step in [1, 7, size_of::<RegisteredBuf>(), 1000] {
+        assert!(
+            bytes(&link.records()?, step) == whole,
+            "{step} bytes a read"
+        );
+    }
+    let mut iter = Way::Native.options().attach(&ring)?;
+    assert!(
+        iter.snapshot()?.as_bytes() == whole,
+        "a snapshot is the same"
+    );
+    let (mut records, mut batches) = (link.records()?, Vec::new());
+    while let Some(batch) = records.next_batch()? {
+        batches.extend_from_slice(batch);
+    }
+    assert!(batches.as_bytes() == whole, "and so are batches");
+    done()
+}
+
+fn the_largest_table_of_buffers() -> Outcome {
+    let mut ring = ring_of(16_384);
+    ring.drop_mapping();
+    let mut iter = Way::Native.options().attach(&ring)?;
+    assert_reads(Way::Native, &mut iter, ring.expected());
+    assert_eq!(iter.snapshot()?.consistency(), Consistency::Locked);
+    let seen = super::native::read_all(&mut program("io_uring_buf").attach(&ring)?.open()?, 4096);
+    assert_eq!(seen, (0..=16_384).collect::<Vec<_>>());
+    assert_eq!(ring.expected().len() * page_size(), 64 << 20);
+    done()
+}
+
+/// As many as the kernel allows in a table, or this process: it says how many.
+fn the_largest_table_of_files() -> Outcome {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let nr = limit.current.unwrap_or(u64::MAX).min(1 << 20);
+    let null = File::open("/dev/null")?;
+    let mut ring = ring();
+    ring.register_files(&vec![null.as_fd(); nr as usize])?;
+    let start = Instant::now();
+    let mut session = program("io_uring_file").attach(&ring)?.open()?;
+    let seen = super::native::read_all(&mut session, 64 * 1024);
+    println!("{nr} registered files in {:.1?}", start.elapsed());
+    assert_eq!(seen.len() as u64, nr + 1);
+    assert!(seen.into_iter().eq(0..=nr));
+    done()
+}
+
+/// It outlives the descriptor, and does not outlive the ring for long.
+fn a_pinned_link() -> Outcome {
+    let ring = ring_of(3);
+    let path = format!("/sys/fs/bpf/uring-suite-{}", process::id());
+    let link = Link::<RegisteredBuf>::attach(&ring)?;
+    link.pin(&path)?;
+    let info = link.info()?;
+    drop(link);
+    let again = Link::<RegisteredBuf>::open_pinned(&path);
+    std::fs::remove_file(&path)?;
+    let again = again?;
+    assert_eq!(again.info()?, info);
+    assert_eq!(info.target, "io_uring_buf");
+    assert_eq!((Some(info.inode), info.ep_id), (ring.inode(), None));
+    let mut records = again.records()?;
+    assert_eq!(records.next_batch()?.map(<[_]>::len), Some(3));
+    assert!(records.next_batch()?.is_none());
+    done()
+}
