@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use uring_bpf_iter::{Backend, Charged, Consistency, Ring, RingFinder, Via};
+use uring_bpf_iter::{Backend, Charged, Ring, RingFinder, Via};
 use uring_testkit::{page_size, Workload};
 
-use super::oracle::{by_inode, finder, kernel, pinned_bytes, rings_of, vm_pin_bytes};
+use super::oracle::{by_inode, finder, kernel, pinned_bytes, rings_of, vm_pin_bytes, Way};
 use super::run::{idle_process, workload, NOBODY};
 use super::{done, Outcome};
 
@@ -50,12 +50,13 @@ fn assert_ring(ring: &Ring, load: &Workload, at: usize, backend: Backend) {
     assert_eq!(ring.nr_bufs, Some(report.bufs.len() as u32), "{context}");
     assert_eq!(ring.nr_files, Some(report.nr_files as u32), "{context}");
     let pinned = ring.pinned.expect("nobody changes it");
-    let label = match backend {
-        Backend::TaskFile => Consistency::Verified,
-        _ => Consistency::Locked,
+    let way = match backend {
+        Backend::TaskFile => Way::TaskFile,
+        _ => Way::Fdinfo,
     };
-    assert_eq!(pinned.consistency, label, "{context}");
     let expected = report.expected();
+    let label = way.consistency(expected.len());
+    assert_eq!(pinned.consistency, label, "{context}");
     assert_eq!(
         pinned.buffers as usize,
         expected.iter().flatten().count(),

@@ -52,7 +52,7 @@ impl Way {
         }
     }
 
-    fn consistency(self, slots: usize) -> Consistency {
+    pub(crate) fn consistency(self, slots: usize) -> Consistency {
         match self {
             // It prints the title of an empty list without the lock.
             Self::Fdinfo if slots == 0 && kernel() < (6, 18) => Consistency::Raw,
