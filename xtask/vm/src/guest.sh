@@ -7,7 +7,9 @@ exec </dev/null
 
 # /tmp is the host's: what is temporary in the guest stays in the guest (/run is
 # a tmpfs).
-mkdir -p /dev/pts /dev/shm /run/tmp
+umask 022
+mkdir -p /dev/pts /dev/shm
+mkdir -m 1777 /run/tmp
 export TMPDIR=/run/tmp
 mount -t devpts -o mode=620,ptmxmode=666 devpts /dev/pts &
 mount -t bpf bpf /sys/fs/bpf &
