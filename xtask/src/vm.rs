@@ -53,9 +53,12 @@ pub(crate) fn vm(vm: &Vm) -> Result<u8> {
         (None, None) => unreachable!("clap wants one of them"),
     };
     let mut machine = cmd([harness()?]).arg("--image").arg(image);
+    let log = format!("vm-{}.log", vm.flavour.name());
     machine = machine
         .arg("--kvm-cache")
-        .arg(workspace::cache_dir()?.join("kvm"));
+        .arg(workspace::cache_dir()?.join("kvm"))
+        .arg("--log")
+        .arg(workspace::target_dir()?.join(log));
     if vm.flavour == Flavour::Debug {
         machine = machine.arg("--lockdep");
     }

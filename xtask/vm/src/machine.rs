@@ -42,6 +42,8 @@ pub(crate) struct Ended {
     pub(crate) dmesg: Option<String>,
     pub(crate) serial: String,
     pub(crate) lockdep_stats: Option<String>,
+    /// What QEMU itself had to say.
+    pub(crate) qemu: String,
     /// The guest's seconds up to the command.
     pub(crate) booted: String,
     pub(crate) took: Duration,
@@ -84,6 +86,7 @@ impl Machine<'_> {
                 vmtest.run_one(0, sender);
                 patience.end();
             });
+            scope.spawn(|| patience.watch(run));
             scope.spawn(|| patience.serve(run));
             loop {
                 match receiver.recv_timeout(Duration::from_millis(50)) {
@@ -118,6 +121,7 @@ impl Machine<'_> {
             dmesg: read("dmesg"),
             serial,
             lockdep_stats: read("lockdep_stats"),
+            qemu: read("qemu.err").unwrap_or_default(),
             booted: read("booted").unwrap_or_default().trim().to_owned(),
             took: start.elapsed(),
         })

@@ -8,6 +8,7 @@ mod patience;
 mod splat;
 
 use std::env;
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -37,6 +38,9 @@ struct Arguments {
     /// Seconds for boot and command.
     #[arg(long, default_value = "900")]
     limit: u32,
+    /// Where to put the kernel's log.
+    #[arg(long)]
+    log: Option<PathBuf>,
     /// Where to remember whether KVM works.
     #[arg(long)]
     kvm_cache: Option<PathBuf>,
@@ -87,10 +91,24 @@ fn run(arguments: &Arguments) -> Result<u8> {
         limit: arguments.limit,
         dir: &dir,
     };
-    let name = accelerator.name();
-    eprintln!("vm: booting {} ({name})", image.display());
+    eprintln!(
+        "vm: booting {} ({}, {} CPUs, {} of memory, for {} s at most)",
+        image.display(),
+        accelerator.name(),
+        arguments.cpus,
+        arguments.memory,
+        arguments.limit
+    );
     let ended = machine.run(&shell(&arguments.command))?;
-    Ok(judge(&ended, arguments))
+    let status = judge(&ended, arguments);
+    if let Some(path) = &arguments.log {
+        let log = ended.dmesg.as_ref().unwrap_or(&ended.serial);
+        fs::write(path, log).with_context(|| format!("cannot write {}", path.display()))?;
+        if ended.status.is_none() || status == status::SPLAT {
+            eprintln!("vm: all that the kernel said: {}", path.display());
+        }
+    }
+    Ok(status)
 }
 
 /// The command as a shell takes it.
@@ -143,7 +161,7 @@ fn judge(ended: &Ended, arguments: &Arguments) -> u8 {
         }
         None if ended.took.as_secs() >= u64::from(arguments.limit) => {
             eprintln!("vm: FAILED: not done after {} s", arguments.limit);
-            tail(&ended.serial);
+            tail(ended);
             status::TIME
         }
         None => {
@@ -151,15 +169,16 @@ fn judge(ended: &Ended, arguments: &Arguments) -> u8 {
                 Some(trouble) => eprintln!("vm: FAILED: the machine went away: {trouble:#}"),
                 None => eprintln!("vm: FAILED: the machine gave no exit status"),
             }
-            tail(&ended.serial);
+            tail(ended);
             status::MACHINE
         }
     }
 }
 
 /// Shows the end of what the machine said.
-fn tail(serial: &str) {
-    let lines: Vec<&str> = serial.lines().collect();
+fn tail(ended: &Ended) {
+    eprint!("{}", ended.qemu);
+    let lines: Vec<&str> = ended.serial.lines().collect();
     let first = lines.len().saturating_sub(30);
     eprintln!("{}", lines[first..].join("\n"));
 }

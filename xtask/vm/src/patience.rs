@@ -2,9 +2,9 @@
 //! within two minutes; an emulated debug kernel on a busy machine needs more. The
 //! clock starts when QEMU has greeted on its control socket (QMP), and for that
 //! vmtest waits without a limit: so the greeting is held back until the guest is
-//! about to start its agent.
+//! about to start its agent, or QEMU has ended.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -38,6 +38,16 @@ impl Patience {
         self.over.store(true, Ordering::Relaxed);
     }
 
+    /// Waits for QEMU's end: `alive` in the run's folder is a pipe that it holds open.
+    pub(crate) fn watch(&self, run: &Path) -> io::Result<()> {
+        let alive = run.join("alive");
+        if self.wait_for(|| alive.exists().then_some(())).is_some() {
+            io::copy(&mut File::open(alive)?, &mut io::sink())?;
+            self.end();
+        }
+        Ok(())
+    }
+
     /// Serves the socket that vmtest looks for, whose path the starter of QEMU
     /// writes to `qmp-path` in the run's folder; QEMU's own is `qmp` there.
     pub(crate) fn serve(&self, run: &Path) -> io::Result<()> {
@@ -46,14 +56,15 @@ impl Patience {
         };
         let listener = UnixListener::bind(path)?;
         listener.set_nonblocking(true)?;
-        let Some((vmtest, _)) = self.wait_for(|| listener.accept().ok()) else {
+        let Some((mut vmtest, _)) = self.wait_for(|| listener.accept().ok()) else {
             return Ok(());
         };
         vmtest.set_nonblocking(false)?;
         let ready = || self.ready.load(Ordering::Relaxed).then_some(());
         if self.wait_for(ready).is_none() {
-            // Closing it tells vmtest that there is nothing to wait for.
-            return Ok(());
+            // No greeting, so that vmtest gives up; at the bare end of the
+            // stream its library panics.
+            return vmtest.write_all(b"QEMU has ended\n");
         }
         let qemu = UnixStream::connect(run.join("qmp"))?;
         let (from_qemu, to_vmtest) = (qemu.try_clone()?, vmtest.try_clone()?);

@@ -1,6 +1,7 @@
 #!/bin/sh
 # What vmtest starts in QEMU's place: the same with another accelerator, another
-# control socket, an end after LIMIT seconds, and no life after its parent's.
+# control socket, an end after LIMIT seconds that can be seen, and no life after
+# its parent's.
 run=$(dirname "$0")
 skip=
 for arg; do
@@ -22,7 +23,8 @@ for arg; do
 	*) set -- "$@" "$arg" ;;
 	esac
 done
+mkfifo "$run/alive"
 exec setpriv --pdeathsig TERM \
 	timeout --foreground --kill-after=10 LIMIT \
 	setpriv --pdeathsig KILL \
-	qemu-system-x86_64 ACCELERATOR "$@"
+	qemu-system-x86_64 ACCELERATOR "$@" 9>"$run/alive" 2>"$run/qemu.err"
