@@ -3,6 +3,8 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{bail, Context as _, Result};
@@ -86,17 +88,29 @@ impl Cmd {
     }
 
     /// Shows the command, runs it, and wants it to succeed.
-    pub(crate) fn run(mut self) -> Result<()> {
+    pub(crate) fn run(self) -> Result<()> {
+        echo(&self.shown());
+        self.end_with(0)
+    }
+
+    /// The same, with everything that is shown in a file; wants this exit status.
+    pub(crate) fn run_into(mut self, mut log: &File, status: i32) -> Result<()> {
+        let cannot = "cannot write the log";
+        writeln!(log, "$ {}", self.shown()).context(cannot)?;
+        self.command.stdout(log.try_clone().context(cannot)?);
+        self.command.stderr(log.try_clone().context(cannot)?);
+        self.end_with(status)
+    }
+
+    fn end_with(mut self, wanted: i32) -> Result<()> {
         let shown = self.shown();
-        echo(&shown);
-        let status = self
-            .command
-            .status()
-            .with_context(|| format!("cannot start `{shown}`"))?;
-        if !status.success() {
-            bail!("`{shown}`: {status}");
+        let status = self.command.status();
+        let status = status.with_context(|| format!("cannot start `{shown}`"))?;
+        match (status.code(), wanted) {
+            (Some(code), _) if code == wanted => Ok(()),
+            (_, 0) => bail!("`{shown}`: {status}"),
+            _ => bail!("`{shown}`: {status}, and {wanted} is right"),
         }
-        Ok(())
     }
 
     /// What the command prints on its standard output, without showing anything.

@@ -5,7 +5,7 @@ mod needs;
 
 use std::path::Path;
 
-use anyhow::{bail, Result};
+use anyhow::{bail, Context as _, Result};
 
 use crate::run::{cmd, line};
 
@@ -60,6 +60,20 @@ fn install(missing: Vec<&Need>) -> Result<()> {
         return Ok(());
     }
     bail!("installed, and still not usable: {}", names(&still));
+}
+
+/// Wants so many gigabytes to be free where a folder is.
+pub(crate) fn ensure_room(dir: &Path, wanted: u64, what_for: &str) -> Result<()> {
+    let cannot = || format!("cannot ask how much is free in {}", dir.display());
+    let disk = rustix::fs::statvfs(dir).with_context(cannot)?;
+    let free = disk.f_bavail * disk.f_frsize / 1_000_000_000;
+    if free < wanted {
+        bail!(
+            "{what_for} needs {wanted} GB, and {free} GB are free in {}",
+            dir.display()
+        );
+    }
+    Ok(())
 }
 
 /// Fetches apt's lists anew; does nothing where that cannot be done.

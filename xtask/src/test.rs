@@ -1,19 +1,22 @@
 //! `cargo xtask test`: the list of steps, their run, and the summary.
 //! What a step does is in the modules below.
 
+mod beside;
 mod deps;
+mod guest;
 mod package;
 mod sanitize;
 mod style;
 mod suites;
 mod unsafe_code;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
 use crate::run::heading;
 use crate::system::{self, Need};
+use beside::{Lane, Log};
 
 /// How a step that did not fail ended.
 enum Outcome {
@@ -30,14 +33,23 @@ struct Step {
     name: &'static str,
     title: &'static str,
     needs: &'static [&'static [Need]],
-    run: fn() -> Result<Outcome>,
+    run: Run,
 }
+
+enum Run {
+    /// In its turn.
+    Here(fn() -> Result<Outcome>),
+    /// With a kernel of ours, beside the steps that follow; shown after them.
+    Beside(fn(&Log) -> Result<()>),
+}
+
+use Run::{Beside, Here};
 
 const fn step(
     name: &'static str,
     title: &'static str,
     needs: &'static [&'static [Need]],
-    run: fn() -> Result<Outcome>,
+    run: Run,
 ) -> Step {
     Step {
         name,
@@ -52,28 +64,36 @@ const BUILD: &[&[Need]] = &[system::BUILD];
 /// What the integration tests need.
 const SUITE: &[&[Need]] = &[system::BUILD, system::SUITE];
 
-/// Quick ones first.
+/// What the same tests need in a virtual machine.
+const GUEST: &[&[Need]] = &[system::BUILD, system::SUITE, system::KERNEL, system::VM];
+
+/// Quick ones first. The kernels take only what the others leave of the machine; the
+/// virtual machines start where the steps that wait most come next.
 #[rustfmt::skip]
 const STEPS: &[Step] = &[
-    step("fmt", "Rust format", &[], style::fmt),
-    step("clang-format", "BPF format", &[system::CLANG_FORMAT], style::clang_format),
-    step("bpf", "BPF objects match their sources", &[system::BPF], style::bpf),
-    step("unsafe", "unsafe only in its two places", BUILD, unsafe_code::check),
-    step("clippy", "clippy, for every feature set", BUILD, style::clippy),
-    step("doc", "documentation", BUILD, style::doc),
-    step("no-native", "library without native libraries", &[], package::without_native_libraries),
-    step("unit", "unit and doc tests", BUILD, suites::unit),
-    step("no-features", "unit tests, features off", &[], suites::no_features),
-    step("harness", "VM harness: lints and unit tests", &[], suites::harness),
-    step("kit", "test kit, the oracle of the rest", SUITE, suites::kit),
-    step("integration", "integration tests", SUITE, suites::integration),
-    step("bench", "benchmarks build", BUILD, suites::bench),
-    step("asan", "AddressSanitizer", SUITE, sanitize::address),
-    step("package", "package builds by itself", BUILD, package::package),
-    step("licences", "licences and sources", &[], deps::licences),
-    step("advisories", "advisory database", &[], deps::advisories),
-    step("miri", "Miri", &[], sanitize::miri),
-    step("msrv", "build with the oldest Rust", BUILD, suites::msrv),
+    step("kernels", "kernels with the patches", &[system::KERNEL], Beside(guest::kernels)),
+    step("fmt", "Rust format", &[], Here(style::fmt)),
+    step("clang-format", "BPF format", &[system::CLANG_FORMAT], Here(style::clang_format)),
+    step("bpf", "BPF objects match their sources", &[system::BPF], Here(style::bpf)),
+    step("unsafe", "unsafe only in its two places", BUILD, Here(unsafe_code::check)),
+    step("clippy", "clippy, for every feature set", BUILD, Here(style::clippy)),
+    step("doc", "documentation", BUILD, Here(style::doc)),
+    step("no-native", "library without native libraries", &[], Here(package::without_native_libraries)),
+    step("unit", "unit and doc tests", BUILD, Here(suites::unit)),
+    step("no-features", "unit tests, features off", &[], Here(suites::no_features)),
+    step("harness", "VM harness: lints and unit tests", &[], Here(suites::harness)),
+    step("kit", "test kit, the oracle of the rest", SUITE, Here(suites::kit)),
+    step("vm-harness", "VM harness reports what goes wrong", GUEST, Beside(guest::harness)),
+    step("vm-plain", "integration tests, plain kernel", GUEST, Beside(guest::plain)),
+    step("vm-debug", "integration tests, debug kernel", GUEST, Beside(guest::debug)),
+    step("integration", "integration tests, this kernel", SUITE, Here(suites::integration)),
+    step("bench", "benchmarks build", BUILD, Here(suites::bench)),
+    step("asan", "AddressSanitizer", SUITE, Here(sanitize::address)),
+    step("package", "package builds by itself", BUILD, Here(package::package)),
+    step("licences", "licences and sources", &[], Here(deps::licences)),
+    step("advisories", "advisory database", &[], Here(deps::advisories)),
+    step("miri", "Miri", &[], Here(sanitize::miri)),
+    step("msrv", "build with the oldest Rust", BUILD, Here(suites::msrv)),
 ];
 
 /// The names that `--step` takes.
@@ -81,21 +101,43 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     STEPS.iter().map(|step| step.name)
 }
 
-/// Runs the named steps, or all; says whether none failed.
-pub(crate) fn test(only: &[String]) -> bool {
+/// Runs the named steps, or all, on this machine's kernel alone or on ours, too;
+/// says whether none failed.
+pub(crate) fn test(only: &[String], host_only: bool) -> bool {
+    let start = Instant::now();
     let chosen = |step: &&Step| only.is_empty() || only.iter().any(|name| name == step.name);
-    let steps: Vec<&Step> = STEPS.iter().filter(chosen).collect();
+    let left_out = |step: &&Step| host_only && matches!(step.run, Beside(_));
+    let chosen = STEPS.iter().filter(chosen);
+    let (left_out, steps): (Vec<&Step>, Vec<&Step>) = chosen.partition(left_out);
 
     println!("{}", system::describe());
     let mut report = Report::default();
+    for step in left_out {
+        println!("LEFT OUT by --host-only: {} ({})", step.title, step.name);
+        let why = "left out by --host-only, which boots no kernel of ours";
+        report.note(step.title, Duration::ZERO, Ok(NotRun(why.into())));
+    }
     report.take("Packages that the steps need", || {
         let needs = steps.iter().flat_map(|step| step.needs.iter().copied());
         system::ensure(needs.flatten()).map(|()| Passed)
     });
+    let lane = Lane::open();
+    let mut jobs = Vec::new();
     for step in steps {
-        report.take(step.title, step.run);
+        match step.run {
+            Here(run) => report.take(step.title, run),
+            Beside(run) => jobs.push((step, lane.start(step.name, run))),
+        }
     }
-    report.sum_up()
+    for (step, job) in jobs {
+        heading(&format!("{} (beside the steps above)", step.title));
+        let (result, took) = match job {
+            Ok(job) => job.show(),
+            Err(error) => (Err(error), Duration::ZERO),
+        };
+        report.note(step.title, took, result.map(|()| Passed));
+    }
+    report.sum_up(start.elapsed())
 }
 
 /// The lines of the summary, and their count.
@@ -113,7 +155,11 @@ impl Report {
         heading(title);
         let start = Instant::now();
         let outcome = run();
-        let seconds = start.elapsed().as_secs_f64();
+        self.note(title, start.elapsed(), outcome);
+    }
+
+    /// Notes how a step went.
+    fn note(&mut self, title: &str, took: Duration, outcome: Result<Outcome>) {
         let word = match outcome {
             Ok(Passed) => {
                 self.passed += 1;
@@ -129,12 +175,13 @@ impl Report {
                 "FAILED".to_owned()
             }
         };
+        let seconds = took.as_secs_f64();
         self.lines
             .push(format!("{title:<34} {seconds:>7.1} s  {word}"));
     }
 
     /// Prints the summary; its last line is the count.
-    fn sum_up(self) -> bool {
+    fn sum_up(self, took: Duration) -> bool {
         heading("Summary");
         for line in &self.lines {
             println!("{line}");
@@ -145,7 +192,9 @@ impl Report {
             not_run,
             ..
         } = self;
-        println!("\n{passed} passed, {failed} failed, {not_run} skipped");
+        let minutes = took.as_secs_f64() / 60.0;
+        println!("\neverything took {minutes:.1} minutes");
+        println!("{passed} passed, {failed} failed, {not_run} skipped");
         failed == 0
     }
 }

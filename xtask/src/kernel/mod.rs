@@ -24,6 +24,9 @@ use source::Source;
 /// To be counted up when this code makes another kernel of the same inputs.
 const RECIPE: u32 = 1;
 
+/// Gigabytes for what a build makes, and for the source if it is not there yet.
+const ROOM: u64 = 5;
+
 /// What a kernel is for.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Flavour {
@@ -77,10 +80,13 @@ pub(crate) fn build(series: &str, flavour: Flavour) -> Result<PathBuf> {
         flavour.name(),
         patches.len()
     );
+    let build = home.join(format!("build-{}", flavour.name()));
+    if !build.exists() {
+        system::ensure_room(&home, ROOM, "building a kernel")?;
+    }
     let tree = source.tree(&home)?;
     let changed = patches::bring_to(&home, &patches)?;
     println!("{changed} source files changed since the last build");
-    let build = home.join(format!("build-{}", flavour.name()));
     config::configure(&tree, &build, &fragments)?;
     let log = home.join(format!("build-{}.log", flavour.name()));
     make::run(&tree, &build, &["bzImage"], &log)?;
