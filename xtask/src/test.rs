@@ -39,7 +39,7 @@ struct Step {
 enum Run {
     /// In its turn.
     Here(fn() -> Result<Outcome>),
-    /// With a kernel of ours, beside the steps that follow; shown after them.
+    /// With a kernel of ours, beside the others; shown after them.
     Beside(fn(&Log) -> Result<()>),
 }
 
@@ -67,11 +67,14 @@ const SUITE: &[&[Need]] = &[system::BUILD, system::SUITE];
 /// What the same tests need in a virtual machine.
 const GUEST: &[&[Need]] = &[system::BUILD, system::SUITE, system::KERNEL, system::VM];
 
-/// Quick ones first. The kernels take only what the others leave of the machine; the
-/// virtual machines start where the steps that wait most come next.
+/// First what goes on beside the rest: emulated processors fill the gaps that linkers
+/// and sleeping tests leave. Then quick ones first.
 #[rustfmt::skip]
 const STEPS: &[Step] = &[
     step("kernels", "kernels with the patches", &[system::KERNEL], Beside(guest::kernels)),
+    step("vm-harness", "VM harness reports what goes wrong", GUEST, Beside(guest::harness)),
+    step("vm-plain", "integration tests, plain kernel", GUEST, Beside(guest::plain)),
+    step("vm-debug", "integration tests, debug kernel", GUEST, Beside(guest::debug)),
     step("fmt", "Rust format", &[], Here(style::fmt)),
     step("clang-format", "BPF format", &[system::CLANG_FORMAT], Here(style::clang_format)),
     step("bpf", "BPF objects match their sources", &[system::BPF], Here(style::bpf)),
@@ -83,9 +86,6 @@ const STEPS: &[Step] = &[
     step("no-features", "unit tests, features off", &[], Here(suites::no_features)),
     step("harness", "VM harness: lints and unit tests", &[], Here(suites::harness)),
     step("kit", "test kit, the oracle of the rest", SUITE, Here(suites::kit)),
-    step("vm-harness", "VM harness reports what goes wrong", GUEST, Beside(guest::harness)),
-    step("vm-plain", "integration tests, plain kernel", GUEST, Beside(guest::plain)),
-    step("vm-debug", "integration tests, debug kernel", GUEST, Beside(guest::debug)),
     step("integration", "integration tests, this kernel", SUITE, Here(suites::integration)),
     step("bench", "benchmarks build", BUILD, Here(suites::bench)),
     step("asan", "AddressSanitizer", SUITE, Here(sanitize::address)),
@@ -130,7 +130,7 @@ pub(crate) fn test(only: &[String], host_only: bool) -> bool {
         }
     }
     for (step, job) in jobs {
-        heading(&format!("{} (beside the steps above)", step.title));
+        heading(&format!("{} (beside the others)", step.title));
         let (result, took) = match job {
             Ok(job) => job.show(),
             Err(error) => (Err(error), Duration::ZERO),
