@@ -80,6 +80,21 @@ enum Kernel {
         #[arg(long, value_enum, value_name = "COLUMN")]
         only: Vec<Column>,
     },
+    /// Put faults into the patches, one by one, and see a test fail for each.
+    ///
+    /// Builds a kernel for each patch in kernel/SERIES/faults, and boots it. Fails
+    /// if a fault is not caught. No part of `cargo xtask test`.
+    Faults {
+        /// A series that kernel/sources names.
+        series: String,
+        /// This fault only; may be repeated.
+        #[arg(long, value_name = "NAME")]
+        only: Vec<String>,
+        /// Run the kernel selftest that a fault names, by this command and its name,
+        /// in place of the crate's own trial.
+        #[arg(long, value_name = "COMMAND")]
+        runner: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -106,6 +121,11 @@ fn run(command: Xtask) -> Result<ExitCode> {
             true
         }
         Xtask::Kernel(Kernel::Check { series, only }) => kernel::check(&series, &only)?,
+        Xtask::Kernel(Kernel::Faults {
+            series,
+            only,
+            runner,
+        }) => kernel::faults(&series, &only, runner.as_deref())?,
         Xtask::Vm(vm) => return Ok(ExitCode::from(vm::vm(&vm)?)),
     };
     // Where it did not go well, what was printed says why.

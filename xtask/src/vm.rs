@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use crate::kernel::{self, Flavour};
-use crate::run::{cmd, line};
+use crate::run::{cmd, line, Cmd};
 use crate::{system, workspace};
 
 /// The package.
@@ -44,8 +44,41 @@ pub(crate) struct Vm {
     command: Vec<String>,
 }
 
+/// The exit status if the kernel's log holds a warning or worse.
+pub(crate) const SPLAT: i32 = 123;
+/// The exit status when the time is up.
+pub(crate) const TIME: i32 = 124;
+
+impl Vm {
+    /// A script to run with an image; the rest as usual for its flavour.
+    pub(crate) fn new(image: &Path, flavour: Flavour, limit: u32, script: String) -> Self {
+        // KASAN takes an eighth of the memory, and its quarantine as much again.
+        let memory = (flavour == Flavour::Debug).then(|| "3G".to_owned());
+        Self {
+            kernel: None,
+            flavour,
+            image: Some(image.to_owned()),
+            append: None,
+            cpus: None,
+            memory,
+            limit: Some(limit),
+            command: vec![script],
+        }
+    }
+}
+
 /// Runs it; gives the exit status.
 pub(crate) fn vm(vm: &Vm) -> Result<u8> {
+    let status = Command::from(machine(vm)?).status();
+    let status = status.context("cannot start the harness")?;
+    // No code: it was ended by a signal, and the machine with it.
+    Ok(status
+        .code()
+        .map_or(125, |code| u8::try_from(code).unwrap_or(u8::MAX)))
+}
+
+/// The command that boots the machine and runs what it is for.
+pub(crate) fn machine(vm: &Vm) -> Result<Cmd> {
     system::ensure_quietly(system::VM)?;
     let image = match (&vm.image, &vm.kernel) {
         (Some(image), _) => image.clone(),
@@ -74,13 +107,7 @@ pub(crate) fn vm(vm: &Vm) -> Result<u8> {
             machine = machine.arg(format!("{option}={value}"));
         }
     }
-    let machine = machine.arg("--").args(&vm.command);
-    let status = Command::from(machine).status();
-    let status = status.context("cannot start the harness")?;
-    // No code: it was ended by a signal, and the machine with it.
-    Ok(status
-        .code()
-        .map_or(125, |code| u8::try_from(code).unwrap_or(u8::MAX)))
+    Ok(machine.arg("--").args(&vm.command))
 }
 
 fn absolute(path: &str) -> std::io::Result<PathBuf> {

@@ -36,6 +36,20 @@ pub(crate) fn target_dir() -> Result<PathBuf> {
         .to_owned())
 }
 
+/// The program of the library's tests of this name, compiled, as cargo names it.
+pub(crate) fn test_program(name: &str) -> Result<PathBuf> {
+    let said = line("cargo test --no-run --message-format=json --test")
+        .arg(name)
+        .read()?;
+    let messages = said.lines().map(serde_json::from_str::<Value>);
+    let found = messages.filter_map(Result::ok).find_map(|message| {
+        let target = &message["target"];
+        let it = target["name"] == name && target["kind"][0] == "test";
+        it.then(|| message["executable"].as_str().map(PathBuf::from))?
+    });
+    found.with_context(|| format!("cargo names no program of the tests {name:?}"))
+}
+
 /// The folder for what is kept between clones: `XDG_CACHE_HOME` or what stands for it.
 pub(crate) fn cache_dir() -> Result<PathBuf> {
     let cache = env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty());

@@ -4,6 +4,7 @@
 mod cache;
 mod check;
 mod config;
+mod faults;
 mod lint;
 mod make;
 mod patches;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 pub(crate) use check::{check, Column};
+pub(crate) use faults::faults;
 
 use crate::run::line;
 use crate::system;
@@ -56,9 +58,15 @@ impl Flavour {
 
 /// Builds a kernel, if it is not in the cache; gives its image.
 pub(crate) fn build(series: &str, flavour: Flavour) -> Result<PathBuf> {
+    image(series, flavour, None)
+}
+
+/// The same, with a further patch on top of the series.
+fn image(series: &str, flavour: Flavour, fault: Option<&Path>) -> Result<PathBuf> {
     let source = Source::of(series)?;
     system::ensure_quietly(system::KERNEL)?;
-    let patches = patches::of(series)?;
+    let mut patches = patches::of(series)?;
+    patches.extend(fault.map(Path::to_owned));
     let fragments = flavour.fragments();
     let inputs = inputs(&source, &patches, &fragments)?;
     let key = cache::sha256_of(&inputs)?;

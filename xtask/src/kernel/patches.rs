@@ -17,12 +17,16 @@ const TOUCHED: &str = "touched";
 
 /// The patches of a series, in order; a cover letter is none.
 pub(super) fn of(series: &str) -> Result<Vec<PathBuf>> {
-    let dir = Path::new("kernel").join(series);
+    in_folder(&Path::new("kernel").join(series))
+}
+
+/// The patches in a folder, in order; none if there is no such folder.
+pub(super) fn in_folder(dir: &Path) -> Result<Vec<PathBuf>> {
     if !dir.exists() {
         return Ok(Vec::new());
     }
     let mut found = Vec::new();
-    for entry in fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))? {
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
         let path = entry?.path();
         let patch = path
             .extension()
