@@ -1,15 +1,17 @@
 //! Safe, typed, zero-copy access to what lives inside io_uring instances:
-//! the rings of a machine, who holds them, and their registered buffers.
+//! the rings of a machine, who holds them, their registered buffers and files.
 //!
 //! No kernel patch is needed: on Linux 6.1 and later a BPF program reads the
-//! tables in place ([`Backend::TaskFile`]). Where BPF may not be used, the
-//! text of `/proc/PID/fdinfo/FD` serves, with fewer fields
-//! ([`Backend::Fdinfo`]).
+//! tables in place ([`Backend::TaskFile`]). On a kernel with the patches in
+//! kernel/ its own iterators do, under the lock ([`Backend::Native`]). Where
+//! BPF may not be used, the text of `/proc/PID/fdinfo/FD` serves, with fewer
+//! fields ([`Backend::Fdinfo`]).
 //!
 //! ```text
-//!  RingFinder ──find──▶ Ring ──attach_ring──▶ UringBufIter ──snapshot──▶ Snapshot<'_>
-//!                        your own fd ──attach──▶ │                        derefs to
-//!                        (pid, fd) ──attach_pid──┘                     &[RegisteredBuf]
+//!  RingFinder ──find──▶ Ring ──attach_ring──▶ UringBufIter  ──snapshot──▶ Snapshot<'_, R>
+//!                        your own fd ──attach──▶ UringFileIter              derefs to &[R]
+//!                        (pid, fd) ──attach_pid──┘
+//!                                                Link<R> ──records──▶ Records<R> ──next_batch──▶ &[R]
 //! ```
 //!
 //! ```no_run

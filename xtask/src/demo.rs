@@ -17,7 +17,7 @@ pub(crate) fn demo() -> Result<()> {
     system::ensure(system::BUILD)?;
 
     heading("Build");
-    line("cargo build --release -p uring-bpf-iter --example dump_bufs --example lsring")
+    line("cargo build --release -p uring-bpf-iter --example dump_bufs --example dump_files --example lsring")
         .args("-p uring-testkit --bin workload".split_whitespace())
         .run()?;
     let built = workspace::target_dir()?.join("release");
@@ -33,6 +33,7 @@ pub(crate) fn demo() -> Result<()> {
     let mut failed = Vec::new();
     for (title, example) in [
         ("Its registered buffers, and who pins them", "dump_bufs"),
+        ("Its registered files", "dump_files"),
         ("Its rings", "lsring"),
     ] {
         heading(title);
@@ -49,8 +50,9 @@ pub(crate) fn demo() -> Result<()> {
         bail!("the demo failed in: {}", failed.join(", "));
     }
     println!("The workload has ended. Try the examples on any process that uses io_uring:");
-    println!("  {} --help", examples.join("dump_bufs").display());
-    println!("  {} --help", examples.join("lsring").display());
+    for example in ["dump_bufs", "dump_files", "lsring"] {
+        println!("  {} --help", examples.join(example).display());
+    }
     Ok(())
 }
 
