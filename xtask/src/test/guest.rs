@@ -5,7 +5,6 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context as _, Result};
-use serde_json::Value;
 
 use super::beside::Log;
 use crate::kernel::Flavour;
@@ -86,7 +85,7 @@ fn suite(log: &Log, machine: &Machine, filters: &[&str]) -> Result<()> {
     log.run(line("cargo build -p uring-testkit --bins"))?;
     log.run(line("cargo build --examples"))?;
     log.run(line("cargo test --test integration --no-run"))?;
-    let program = integration()?;
+    let program = workspace::test_program("integration")?;
     let mut script = vec!["status=0".to_owned()];
     for filter in filters {
         let listed = cmd([&program]).args(["--list", filter]).read()?;
@@ -118,16 +117,4 @@ fn xtask() -> Result<PathBuf> {
     Ok(program
         .strip_prefix(root)
         .map_or(program.clone(), Path::to_owned))
-}
-
-/// The suite's program, which has been compiled, as cargo names it.
-fn integration() -> Result<PathBuf> {
-    let said = line("cargo test --test integration --no-run --message-format=json").read()?;
-    let messages = said.lines().map(serde_json::from_str::<Value>);
-    let found = messages.filter_map(Result::ok).find_map(|message| {
-        let target = &message["target"];
-        let it = target["name"] == "integration" && target["kind"][0] == "test";
-        it.then(|| message["executable"].as_str().map(PathBuf::from))?
-    });
-    found.context("cargo names no program of the integration tests")
 }
