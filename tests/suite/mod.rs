@@ -54,6 +54,7 @@ mod namespaces;
 mod native;
 mod native_errors;
 mod native_faults;
+mod native_files;
 mod native_leaks;
 mod native_life;
 mod native_locks;
@@ -92,6 +93,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         native_locks::trials(),
         native_self::trials(),
         native_tables::trials(),
+        native_files::trials(),
         native_resume::trials(),
         native_errors::trials(),
         finding::trials(),

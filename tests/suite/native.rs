@@ -1,10 +1,11 @@
 //! What the trials of the patched kernel's iterators share.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use uring_testkit::{page_size, RingBuilder, TestRing};
+use uring_testkit::{page_size, EpollSet, RingBuilder, TestRing};
 use uring_testkit::{pinned_pages, settled_pins, words, BufSpec, IterProgram, IterSession};
 
 use super::oracle::has_native;
@@ -45,6 +46,23 @@ pub(super) fn ring_of(bufs: usize) -> TestRing {
     ring.register(&vec![BufSpec::new(page_size()); bufs])
         .expect("register");
     ring
+}
+
+/// Files of their own that can be waited for.
+pub(super) fn eventfds(nr: usize) -> impl Iterator<Item = OwnedFd> {
+    let flags = rustix::event::EventfdFlags::CLOEXEC;
+    (0..nr).map(move |_| rustix::event::eventfd(0, flags).expect("eventfd"))
+}
+
+/// An epoll set with so many items. Of one item what comes after it, the end, is
+/// at hand before it is asked for.
+#[track_caller]
+pub(super) fn set_of(items: usize) -> EpollSet {
+    let mut set = EpollSet::new().expect("epoll");
+    for (data, file) in (0..).zip(eventfds(items)) {
+        set.keep(file, 1, data).expect("add");
+    }
+    set
 }
 
 /// The errno of what must fail.

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use uring_testkit::{page_size, BufSpec, EpollSet, IterLink, IterSession, PipeWitness, TestRing};
 
-use super::native::{errno, program, read, ring, Pins, RING_TARGETS, SOON};
+use super::native::{errno, program, read, ring, set_of, Pins, RING_TARGETS, SOON};
 use super::{done, Outcome};
 
 native_trials![Alone:
@@ -88,21 +88,14 @@ fn no_other_ring_is_reached() -> Outcome {
 }
 
 fn no_other_epoll_set_is_reached() -> Outcome {
-    let (reader, _writer) = rustix::pipe::pipe()?;
     for _ in 0..10 {
-        let mut set = EpollSet::new()?;
-        set.add(&reader, 1, 1)?;
+        let set = set_of(10);
         let link = program("epoll").attach(&set)?;
         let mut sessions = [link.open()?, link.open()?];
         read(&mut sessions[1], &mut [0; 8]);
         drop(link);
         drop(set);
-        let mut others = Vec::new();
-        for _ in 0..64 {
-            let mut other = EpollSet::new()?;
-            other.add(&reader, 1, 2)?;
-            others.push(other);
-        }
+        let _others: Vec<EpollSet> = (0..64).map(|_| set_of(2)).collect();
         for session in &mut sessions {
             assert_eq!(errno(session.read(&mut [0; 64])), libc::ENXIO);
         }

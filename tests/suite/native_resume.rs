@@ -2,11 +2,11 @@
 //! whatever is there by then; the end stays the end.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use uring_testkit::{BufSpec, EpollSet, FileSlot, IterLink, TestRing};
 
-use super::native::{program, read, read_all, ring};
+use super::native::{eventfds, program, read, read_all, ring, set_of};
 use super::{done, Outcome};
 
 native_trials![Any:
@@ -66,23 +66,13 @@ fn files_by_any_size_of_read() -> Outcome {
     done()
 }
 
-fn some_files(nr: usize) -> Vec<OwnedFd> {
-    let flags = rustix::event::EventfdFlags::CLOEXEC;
-    (0..nr)
-        .map(|_| rustix::event::eventfd(0, flags).expect("eventfd"))
-        .collect()
-}
-
 /// Four files have one number among others: a walk that went by numbers would
 /// find the first of them for ever.
 fn crowded_set() -> EpollSet {
-    let mut set = EpollSet::new().expect("epoll");
-    for (data, file) in (0..).zip(some_files(20)) {
-        set.keep(file, 1, data).expect("add");
-    }
-    set.keep_under_one_number(some_files(4), 1, 1000)
+    let mut set = set_of(20);
+    set.keep_under_one_number(eventfds(4), 1, 1000)
         .expect("add");
-    for (data, file) in (20..).zip(some_files(20)) {
+    for (data, file) in (20..).zip(eventfds(20)) {
         set.keep(file, 1, data).expect("add");
     }
     set
@@ -171,7 +161,7 @@ fn a_table_of_files_that_is_another() -> Outcome {
 fn a_set_that_changes() -> Outcome {
     let program = program("epoll");
     for closing in [false, true] {
-        let mut files = some_files(24);
+        let mut files = eventfds(24).collect::<Vec<_>>();
         let mut set = EpollSet::new()?;
         for (data, file) in (0..).zip(&files) {
             set.add(file, 1, data)?;
@@ -195,7 +185,7 @@ fn a_set_that_changes() -> Outcome {
         // What is left of it is what is left of them, in the same order.
         let want: Vec<u64> = after.into_iter().filter(|epi| *epi != before[0]).collect();
         assert_eq!(read_all(&mut session, 8), want, "closing: {closing}");
-        set.keep(some_files(1).remove(0), 1, 77)?;
+        set.keep(eventfds(1).next().expect("one"), 1, 77)?;
         assert!(
             read_all(&mut session, 8).is_empty(),
             "the end stays the end"

@@ -2,7 +2,6 @@
 //! Issued inline it comes with uring_lock held, and must be told EDEADLK; a
 //! worker thread or an SQPOLL thread takes turns with the one who submits.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::thread;
@@ -27,7 +26,7 @@ native_trials![Any:
 const SLOTS: u64 = 10;
 
 /// How a read gets to the kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy)]
 struct How {
     nonblocking: bool,
     by_worker: bool,
@@ -116,7 +115,7 @@ fn through(name: &str, builder: RingBuilder) -> Outcome {
     let buf = uring_testkit::BufSpec::new(100);
     ring.register(&[buf; SLOTS as usize])?;
     ring.register_files_sparse(SLOTS as u32)?;
-    let mut refused = BTreeMap::new();
+    let mut refused = 0;
     for target in super::native::RING_TARGETS {
         let link = program(target).attach(&ring)?;
         for how in How::all() {
@@ -125,12 +124,11 @@ fn through(name: &str, builder: RingBuilder) -> Outcome {
             if how.is_inline() {
                 inline(&mut ring, &link, how);
             } else {
-                let times = elsewhere(&mut ring, &link, how);
-                *refused.entry(how).or_insert(0) += times;
+                refused += elsewhere(&mut ring, &link, how);
             }
         }
     }
-    println!("{name}: refused before it was read: {refused:?}");
+    println!("{name}: refused {refused} times before all was read");
     // It still works.
     let zero = File::open("/dev/zero")?;
     assert_eq!(ring.run(Request::read(&zero, 8)?, SOON)?.bytes, [0; 8]);

@@ -161,7 +161,7 @@ fn attach(arena: &Arena, dice: &mut Dice, ring: &impl AsFd, set: &EpollSet) {
     new.push((arena.epoll.attach(set).expect("attach"), false));
     let mut links = arena.links.lock().unwrap_or_else(PoisonError::into_inner);
     links.extend(new);
-    while links.len() > 40 {
+    while links.len() > 12 {
         let at = dice.roll(links.len() as u64) as usize;
         links.swap_remove(at);
     }
@@ -184,7 +184,7 @@ fn adopt(arena: &Arena, dice: &mut Dice, ring: &mut uring_testkit::TestRing) {
 /// The library looks at a ring, while it is there or just when it goes.
 fn snapshot(arena: &Arena, dice: &mut Dice, ring: uring_testkit::TestRing, set: EpollSet) {
     // Attaching loads programs, which takes long.
-    if dice.roll(8) > 0 {
+    if dice.roll(20) > 0 {
         return;
     }
     let retry = Retry {
@@ -220,13 +220,16 @@ fn reader(arena: &Arena, mut dice: Dice) {
             let at = dice.roll(links.len().max(1) as u64) as usize;
             links.get(at).map(|(link, of_ring)| (link.open(), *of_ring))
         };
-        let Some((opened, of_ring)) = picked else {
-            thread::sleep(Duration::from_millis(1));
-            continue;
-        };
-        let Ok(mut session) = opened else {
-            arena.seen.gone.fetch_add(1, Relaxed);
-            continue;
+        let (mut session, of_ring) = match picked {
+            Some((Ok(session), of_ring)) => (session, of_ring),
+            refused => {
+                if let Some((Err(e), _)) = refused {
+                    assert_eq!(e.raw_os_error(), Some(libc::ENXIO));
+                    arena.seen.gone.fetch_add(1, Relaxed);
+                }
+                thread::sleep(Duration::from_micros(200));
+                continue;
+            }
         };
         let step = 8 * (1 + dice.roll(100) as usize);
         let (mut all, start) = (Vec::new(), Instant::now());
