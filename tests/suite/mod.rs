@@ -54,7 +54,6 @@ mod namespaces;
 mod native;
 mod native_errors;
 mod native_faults;
-mod native_files;
 mod native_leaks;
 mod native_life;
 mod native_locks;
@@ -93,7 +92,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         native_locks::trials(),
         native_self::trials(),
         native_tables::trials(),
-        native_files::trials(),
         native_resume::trials(),
         native_errors::trials(),
         finding::trials(),

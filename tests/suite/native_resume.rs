@@ -2,11 +2,16 @@
 //! whatever is there by then; the end stays the end.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::AsFd;
+use std::time::Instant;
 
+use uring_bpf_iter::{Link, RegisteredBuf};
 use uring_testkit::{BufSpec, EpollSet, FileSlot, IterLink, TestRing};
+use zerocopy::FromBytes;
 
-use super::native::{eventfds, program, read, read_all, ring, set_of};
+use super::native::{eventfds, program, read, read_all, ring, set_of, SOON};
 use super::{done, Outcome};
 
 native_trials![Any:
@@ -15,6 +20,7 @@ native_trials![Any:
     items_by_any_size_of_read,
     a_table_that_is_another,
     a_table_of_files_that_is_another,
+    what_is_shown_is_what_is_there_by_then,
     a_set_that_changes,
     the_end_stays_the_end,
 ];
@@ -155,6 +161,51 @@ fn a_table_of_files_that_is_another() -> Outcome {
         }
     });
     done()
+}
+
+/// The same index of another table: its address, its length, its tag.
+fn what_is_shown_is_what_is_there_by_then() -> Outcome {
+    let size = size_of::<RegisteredBuf>();
+    let table = |base: usize| -> Vec<BufSpec> {
+        let spec = |i: usize| BufSpec::new(base + i).at(i).tagged((base + i) as u64);
+        (0..10).map(spec).collect()
+    };
+    let mut ring = ring();
+    ring.register_tagged(&table(1000))?;
+    let link = Link::<RegisteredBuf>::attach(&ring)?;
+    let mut records = File::from(link.records()?.as_fd().try_clone_to_owned()?);
+    let mut all = vec![0; 10 * size];
+    let (before, after) = all.split_at_mut(4 * size);
+    // Other trials may look at this ring; then it is tried again.
+    fill(&mut records, before);
+    let mut expected: Vec<_> = ring.expected()[..4].to_vec();
+    ring.unregister()?;
+    ring.register_tagged(&table(2000))?;
+    fill(&mut records, after);
+    expected.extend(&ring.expected()[4..]);
+    for (i, (bytes, want)) in all.chunks(size).zip(expected).enumerate() {
+        let seen = RegisteredBuf::read_from_bytes(bytes).expect("a record");
+        let want = want.expect("filled");
+        assert_eq!(seen.index(), i as u64);
+        assert_eq!((seen.addr(), seen.len()), (want.addr, want.len), "slot {i}");
+        assert_eq!(seen.tag(), Some(want.tag), "slot {i}");
+    }
+    assert_eq!(records.read(&mut [0; 64])?, 0, "no record for the end");
+    done()
+}
+
+/// Reads so much, however often the lock is taken.
+#[track_caller]
+fn fill(file: &mut File, mut bytes: &mut [u8]) {
+    let start = Instant::now();
+    while !bytes.is_empty() {
+        match file.read(bytes) {
+            Ok(0) => panic!("the end"),
+            Ok(n) => bytes = &mut bytes[n..],
+            Err(e) => assert_eq!(e.raw_os_error(), Some(libc::EDEADLK)),
+        }
+        assert!(start.elapsed() < SOON, "the lock was never free");
+    }
 }
 
 /// An item that is to be shown next goes away, by its number or by its file.

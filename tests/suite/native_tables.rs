@@ -4,10 +4,13 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::process;
 use std::time::Instant;
 
-use uring_bpf_iter::{Consistency, Link, Records, RegisteredBuf};
+use uring_bpf_iter::{
+    Backend, Consistency, Link, Record, Records, RegisteredBuf, RegisteredFile, UringFileIter,
+};
 use uring_testkit::{page_size, BufSpec, TestRing};
 use zerocopy::IntoBytes;
 
@@ -20,6 +23,7 @@ native_trials![Any:
     all_ways_agree_on_quiet_rings,
     all_ways_agree_on_rings_of_another_process,
     records_of_buffers_by_any_size_of_read,
+    records_of_files_by_any_size_of_read,
     the_largest_table_of_buffers,
     the_largest_table_of_files,
     a_pinned_link,
@@ -63,7 +67,7 @@ fn all_ways_agree_on_rings_of_another_process() -> Outcome {
 }
 
 /// All bytes that a session gives, `step` a read.
-fn bytes(records: &Records<RegisteredBuf>, step: usize) -> Vec<u8> {
+fn bytes<R: Record>(records: &Records<R>, step: usize) -> Vec<u8> {
     let fd = records.as_fd().try_clone_to_owned().expect("dup");
     let (mut file, mut all, mut buf) = (File::from(fd), Vec::new(), vec![0; step]);
     let start = Instant::now();
@@ -80,6 +84,22 @@ fn bytes(records: &Records<RegisteredBuf>, step: usize) -> Vec<u8> {
     }
 }
 
+/// Streams of bytes in reads of any size, batches, and a snapshot.
+#[track_caller]
+fn assert_one_content<R: Record>(link: &Link<R>, snapshot: &[R]) {
+    let session = || link.records().expect("session");
+    let whole = bytes(&session(), 1 << 20);
+    assert!(whole == snapshot.as_bytes(), "a snapshot is the same");
+    for step in [1, 7, size_of::<R>(), 1000] {
+        assert!(bytes(&session(), step) == whole, "{step} bytes a read");
+    }
+    let (mut records, mut batches) = (session(), Vec::new());
+    while let Some(batch) = records.next_batch().expect("batch") {
+        batches.extend_from_slice(batch);
+    }
+    assert!(batches.as_bytes() == whole, "and so are batches");
+}
+
 fn records_of_buffers_by_any_size_of_read() -> Outcome {
     let mut ring = ring();
     ring.register_sparse(200)?;
@@ -87,25 +107,27 @@ fn records_of_buffers_by_any_size_of_read() -> Outcome {
         let spec = BufSpec::new(100 + slot).at(slot).tagged(slot as u64);
         ring.update(slot as u32, &[Some(spec)])?;
     }
-    let link = Link::<RegisteredBuf>::attach(&ring)?;
-    let whole = bytes(&link.records()?, 1 << 20);
-    assert_eq!(whole.len() % size_of::<RegisteredBuf>(), 0);
-    for step in [1, 7, size_of::<RegisteredBuf>(), 1000] {
-        assert!(
-            bytes(&link.records()?, step) == whole,
-            "{step} bytes a read"
-        );
-    }
     let mut iter = Way::Native.options().attach(&ring)?;
-    assert!(
-        iter.snapshot()?.as_bytes() == whole,
-        "a snapshot is the same"
-    );
-    let (mut records, mut batches) = (link.records()?, Vec::new());
-    while let Some(batch) = records.next_batch()? {
-        batches.extend_from_slice(batch);
+    assert_reads(Way::Native, &mut iter, ring.expected());
+    assert_one_content(&Link::<RegisteredBuf>::attach(&ring)?, &iter.snapshot()?);
+    done()
+}
+
+fn records_of_files_by_any_size_of_read() -> Outcome {
+    let (null, exe) = (File::open("/dev/null")?, File::open("/proc/self/exe")?);
+    let mut ring = ring();
+    ring.register_files_sparse(200)?;
+    for slot in (0..200).step_by(3) {
+        let file = if slot % 2 == 0 { &null } else { &exe };
+        ring.update_files(slot, &[Some((file.as_fd(), u64::from(slot)))])?;
     }
-    assert!(batches.as_bytes() == whole, "and so are batches");
+    let options = UringFileIter::options().backend(Backend::Native);
+    let mut iter = options.attach(&ring)?;
+    let seen = iter.snapshot()?;
+    let inodes = seen.iter().map(|slot| slot.file().map(|file| file.inode()));
+    let known = ring.expected_files().iter();
+    assert!(inodes.eq(known.map(|slot| slot.as_ref().map(|file| file.inode))));
+    assert_one_content(&Link::<RegisteredFile>::attach(&ring)?, &seen);
     done()
 }
 
@@ -131,9 +153,26 @@ fn the_largest_table_of_files() -> Outcome {
     let start = Instant::now();
     let mut session = program("io_uring_file").attach(&ring)?.open()?;
     let seen = super::native::read_all(&mut session, 64 * 1024);
-    println!("{nr} registered files in {:.1?}", start.elapsed());
-    assert_eq!(seen.len() as u64, nr + 1);
+    println!("{nr} registered files, indices: {:.1?}", start.elapsed());
     assert!(seen.into_iter().eq(0..=nr));
+
+    let options = UringFileIter::options().backend(Backend::Native);
+    let mut iter = options.attach(&ring)?;
+    let start = Instant::now();
+    let files = iter.snapshot()?;
+    println!("{nr} registered files, records: {:.1?}", start.elapsed());
+    assert_eq!(files.len() as u64, nr);
+    // The kernel walks no more than a million under one hold of the lock.
+    let consistency = match nr {
+        ..=1_000_000 => Consistency::Locked,
+        _ => Consistency::Parts,
+    };
+    assert_eq!(files.consistency(), consistency);
+    let inode = null.metadata()?.ino();
+    let whole = (0..).zip(files.iter()).all(|(at, slot)| {
+        slot.index() == at && slot.file().is_some_and(|file| file.inode() == inode)
+    });
+    assert!(whole);
     done()
 }
 

@@ -2,7 +2,6 @@
 //! what the kernel should show. Identities come from fstat(2), fcntl(2) and
 //! /proc/self/fd, taken while a descriptor exists.
 
-use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
@@ -67,7 +66,8 @@ struct Run {
 
 impl Run {
     fn new(slots: &[FileSlot<'_>]) -> io::Result<Self> {
-        let mut seen: HashMap<RawFd, KnownFile> = HashMap::new();
+        // A table of a million is of few files: each is asked about once in a row.
+        let mut last: Option<(RawFd, KnownFile)> = None;
         let mut run = Self {
             fds: Vec::with_capacity(slots.len()),
             tags: Vec::with_capacity(slots.len()),
@@ -81,15 +81,17 @@ impl Run {
                 continue;
             };
             let raw = fd.as_raw_fd();
-            if let std::collections::hash_map::Entry::Vacant(new) = seen.entry(raw) {
-                new.insert(KnownFile::of(fd)?);
-            }
+            let known = match last.take() {
+                Some((number, known)) if number == raw => known,
+                _ => KnownFile::of(fd)?,
+            };
             run.fds.push(raw);
             run.tags.push(tag);
             run.known.push(Some(KnownFile {
                 tag,
-                ..seen[&raw].clone()
+                ..known.clone()
             }));
+            last = Some((raw, known));
         }
         Ok(run)
     }
