@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,9 +30,17 @@ pub(super) fn run(trial: fn() -> Outcome) -> Outcome {
     }
 }
 
+/// The program for a target, loaded once: to find its number among the kernel's
+/// types takes seconds in an emulated machine.
 #[track_caller]
-pub(super) fn program(target: &str) -> IterProgram {
-    IterProgram::load(target).unwrap_or_else(|e| panic!("{target}: {e}"))
+pub(super) fn program(target: &str) -> &'static IterProgram {
+    static LOADED: [(&str, OnceLock<IterProgram>); 3] = [
+        (RING_TARGETS[0], OnceLock::new()),
+        (RING_TARGETS[1], OnceLock::new()),
+        ("epoll", OnceLock::new()),
+    ];
+    let (_, program) = (LOADED.iter().find(|(name, _)| *name == target)).expect("a target");
+    program.get_or_init(|| IterProgram::load(target).unwrap_or_else(|e| panic!("{target}: {e}")))
 }
 
 #[track_caller]

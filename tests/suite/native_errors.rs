@@ -27,7 +27,7 @@ native_trials![Any:
 ];
 
 /// Each target, and something for it.
-fn targets() -> [(IterProgram, OwnedFd); 3] {
+fn targets() -> [(&'static IterProgram, OwnedFd); 3] {
     let set = EpollSet::new().expect("epoll");
     let set = set.as_fd().try_clone_to_owned().expect("dup");
     let [buf, file] = RING_TARGETS.map(|target| {

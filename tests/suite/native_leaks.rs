@@ -23,7 +23,7 @@ fn nothing_is_left_of_a_thousand_rounds() -> Outcome {
     let epoll = program("epoll");
     // What is made once: caches, per-CPU lists.
     for n in 0..100 {
-        round(&ring_programs, &epoll, n);
+        round(ring_programs, epoll, n);
     }
     let pins = Pins::now();
     if has_kmemleak() {
@@ -32,7 +32,7 @@ fn nothing_is_left_of_a_thousand_rounds() -> Outcome {
     let before = slab_objects()?;
     let start = Instant::now();
     for n in 0..ROUNDS {
-        round(&ring_programs, &epoll, n);
+        round(ring_programs, epoll, n);
     }
     println!("{ROUNDS} rounds in {:.1?}", start.elapsed());
     pins.assert_back();
@@ -70,7 +70,7 @@ fn assert_slabs(before: &std::collections::BTreeMap<String, u64>) {
 
 /// A ring and a set, links and sessions of both in all states, some of them in
 /// the ring's own table; closed in one order or in the other.
-fn round(ring_programs: &[IterProgram; 2], epoll: &IterProgram, n: u64) {
+fn round(ring_programs: [&IterProgram; 2], epoll: &IterProgram, n: u64) {
     let mut ring = RingBuilder::new(4).build().expect("ring");
     ring.register_sparse(4).expect("register");
     ring.update(1, &[Some(BufSpec::new(100))]).expect("update");

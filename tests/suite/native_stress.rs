@@ -44,8 +44,8 @@ struct Seen {
 }
 
 struct Arena {
-    programs: [IterProgram; 2],
-    epoll: IterProgram,
+    programs: [&'static IterProgram; 2],
+    epoll: &'static IterProgram,
     /// Links of rings that live or do not, and whether it is one of a ring.
     links: Mutex<Vec<(IterLink, bool)>>,
     stop: AtomicBool,
