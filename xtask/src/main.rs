@@ -72,7 +72,7 @@ enum Kernel {
     },
     /// Check that each patch by itself builds and is clean, in four configurations.
     ///
-    /// Takes hours from nothing; no part of `cargo xtask test`.
+    /// Takes an hour and more on two cores; no part of `cargo xtask test`.
     Check {
         /// A series that kernel/sources names.
         series: String,
