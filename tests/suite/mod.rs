@@ -52,11 +52,12 @@ mod long_hold;
 mod memory;
 mod namespaces;
 mod native;
+mod native_epoll;
 mod native_errors;
 mod native_faults;
-mod native_leaks;
-mod native_life;
+mod native_lifetime;
 mod native_locks;
+mod native_memory;
 mod native_resume;
 mod native_self;
 mod native_stress;
@@ -80,9 +81,9 @@ pub(crate) enum Company {
 pub(crate) fn trials() -> Vec<Trial> {
     [
         native_stress::trials(),
-        native_leaks::trials(),
+        native_memory::trials(),
         native_faults::trials(),
-        native_life::trials(),
+        native_lifetime::trials(),
         long_hold::trials(),
         contention::trials(),
         torn::trials(),
@@ -93,6 +94,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         native_self::trials(),
         native_tables::trials(),
         native_resume::trials(),
+        native_epoll::trials(),
         native_errors::trials(),
         finding::trials(),
         holders::trials(),

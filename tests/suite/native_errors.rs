@@ -21,6 +21,7 @@ native_trials![Any:
     a_ring_that_is_closed,
     an_epoll_set_that_is_closed,
     without_privilege,
+    programs_that_sleep,
     a_link_of_a_ring_tells_its_inode,
     a_link_of_an_epoll_set_tells_its_number,
     the_library_names_each_refusal,
@@ -190,6 +191,22 @@ fn without_privilege() -> Outcome {
         "{error:?}"
     );
     assert!(text.contains("CAP_"), "{text}");
+    done()
+}
+
+/// Who sleeps with uring_lock, or with the lock of a set, keeps others waiting for
+/// as long as somebody pleases to serve a page.
+fn programs_that_sleep() -> Outcome {
+    let names = [RING_TARGETS[0], RING_TARGETS[1], "epoll"];
+    for (target, (program, right)) in names.into_iter().zip(&targets()) {
+        let sleepable = IterProgram::load_sleepable(target)?;
+        assert_eq!(errno(sleepable.attach(right)), libc::EINVAL, "{target}");
+        let link = program.attach(right)?;
+        assert_eq!(errno(link.update(&sleepable)), libc::EINVAL, "{target}");
+        // It is as it was.
+        link.update(program)?;
+        assert_eq!(super::native::read_all(&mut link.open()?, 64), [0]);
+    }
     done()
 }
 

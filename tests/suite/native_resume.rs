@@ -1,27 +1,24 @@
 //! Reads of any size give the same bytes; a session goes on where it was, in
 //! whatever is there by then; the end stays the end.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
 use uring_bpf_iter::{Link, RegisteredBuf};
-use uring_testkit::{BufSpec, EpollSet, FileSlot, IterLink, TestRing};
+use uring_testkit::{BufSpec, FileSlot, IterLink, TestRing};
 use zerocopy::FromBytes;
 
-use super::native::{eventfds, program, read, read_all, ring, set_of, SOON};
+use super::native::{program, read, read_all, ring, SOON};
 use super::{done, Outcome};
 
 native_trials![Any:
     buffers_by_any_size_of_read,
     files_by_any_size_of_read,
-    items_by_any_size_of_read,
     a_table_that_is_another,
     a_table_of_files_that_is_another,
     what_is_shown_is_what_is_there_by_then,
-    a_set_that_changes,
     the_end_stays_the_end,
 ];
 
@@ -29,7 +26,7 @@ native_trials![Any:
 const STEPS: [usize; 7] = [1, 3, 7, 8, 9, 100, 64 * 1024];
 
 #[track_caller]
-fn assert_all_sizes(link: &IterLink) -> Vec<u64> {
+pub(super) fn assert_all_sizes(link: &IterLink) -> Vec<u64> {
     let whole = read_all(&mut link.open().expect("session"), 1 << 20);
     for step in STEPS {
         let seen = read_all(&mut link.open().expect("session"), step);
@@ -69,35 +66,6 @@ fn files_by_any_size_of_read() -> Outcome {
     ring.register_files_tagged(&slots)?;
     ring.open_direct("/proc/self/exe", 3)?;
     assert_eq!(assert_all_sizes(&link), (0..=300).collect::<Vec<_>>());
-    done()
-}
-
-/// Four files have one number among others: a walk that went by numbers would
-/// find the first of them for ever.
-fn crowded_set() -> EpollSet {
-    let mut set = set_of(20);
-    set.keep_under_one_number(eventfds(4), 1, 1000)
-        .expect("add");
-    for (data, file) in (20..).zip(eventfds(20)) {
-        set.keep(file, 1, data).expect("add");
-    }
-    set
-}
-
-fn items_by_any_size_of_read() -> Outcome {
-    let empty = EpollSet::new()?;
-    let link = program("epoll").attach(&empty)?;
-    assert_eq!(assert_all_sizes(&link), [0], "no item");
-    let set = crowded_set();
-    let link = program("epoll").attach(&set)?;
-    let all = assert_all_sizes(&link);
-    assert_eq!(all.len(), set.expected().len() + 1);
-    assert_eq!(all.last(), Some(&0), "the end, and no item before it");
-    assert_eq!(
-        all.iter().collect::<BTreeSet<_>>().len(),
-        all.len(),
-        "each once"
-    );
     done()
 }
 
@@ -206,43 +174,6 @@ fn fill(file: &mut File, mut bytes: &mut [u8]) {
         }
         assert!(start.elapsed() < SOON, "the lock was never free");
     }
-}
-
-/// An item that is to be shown next goes away, by its number or by its file.
-fn a_set_that_changes() -> Outcome {
-    let program = program("epoll");
-    for closing in [false, true] {
-        let mut files = eventfds(24).collect::<Vec<_>>();
-        let mut set = EpollSet::new()?;
-        for (data, file) in (0..).zip(&files) {
-            set.add(file, 1, data)?;
-        }
-        let link = program.attach(&set)?;
-        let before = read_all(&mut link.open()?, 4096);
-        let mut session = link.open()?;
-        let mut first = [0; 8];
-        read(&mut session, &mut first);
-        assert_eq!(u64::from_ne_bytes(first), before[0]);
-        // Half of them go, whichever is next.
-        let gone = files.split_off(12);
-        if !closing {
-            for file in &gone {
-                set.remove(file)?;
-            }
-        }
-        drop(gone);
-        let after = read_all(&mut link.open()?, 4096);
-        assert_eq!(after.len(), 13);
-        // What is left of it is what is left of them, in the same order.
-        let want: Vec<u64> = after.into_iter().filter(|epi| *epi != before[0]).collect();
-        assert_eq!(read_all(&mut session, 8), want, "closing: {closing}");
-        set.keep(eventfds(1).next().expect("one"), 1, 77)?;
-        assert!(
-            read_all(&mut session, 8).is_empty(),
-            "the end stays the end"
-        );
-    }
-    done()
 }
 
 fn the_end_stays_the_end() -> Outcome {

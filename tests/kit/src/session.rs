@@ -49,12 +49,24 @@ impl IterProgram {
     /// # Errors
     /// `Unsupported` if the kernel has no such target; what the verifier says.
     pub fn load(target: &str) -> io::Result<Self> {
+        Self::load_as(target, false)
+    }
+
+    /// Loads one that may sleep (BPF_F_SLEEPABLE).
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load).
+    pub fn load_sleepable(target: &str) -> io::Result<Self> {
+        Self::load_as(target, true)
+    }
+
+    fn load_as(target: &str, sleepable: bool) -> io::Result<Self> {
         let Some(id) = btf::function(&format!("bpf_iter_{target}"))? else {
             let text = format!("this kernel has no iterator target {target}");
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         };
         let last = if target == "epoll" { 16 } else { 24 };
-        sys::prog_load(&program(last), id).map(Self)
+        sys::prog_load(&program(last), id, sleepable).map(Self)
     }
 
     /// Links it to a ring, or to an epoll set, by a link info of four bytes.
@@ -85,6 +97,14 @@ impl IterLink {
     /// The kernel's refusal.
     pub fn open(&self) -> io::Result<IterSession> {
         sys::iter_create(self.0.as_fd()).map(|fd| IterSession(fd.into()))
+    }
+
+    /// Gives it another program.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn update(&self, program: &IterProgram) -> io::Result<()> {
+        sys::link_update(self.0.as_fd(), program.0.as_fd())
     }
 
     /// Asks about it.

@@ -11,9 +11,11 @@ use super::check;
 const PROG_LOAD: u32 = 5;
 const OBJ_GET_INFO_BY_FD: u32 = 15;
 const LINK_CREATE: u32 = 28;
+const LINK_UPDATE: u32 = 29;
 const ITER_CREATE: u32 = 33;
 const PROG_TYPE_TRACING: u32 = 26;
 const TRACE_ITER: u32 = 28;
+const PROG_SLEEPABLE: u32 = 1 << 4;
 
 /// `struct bpf_insn`.
 #[repr(C)]
@@ -63,6 +65,16 @@ struct LinkCreate {
     iter_info: u64,
     iter_info_len: u32,
     pad: u32,
+}
+
+/// The same for BPF_LINK_UPDATE.
+#[repr(C)]
+#[derive(Default)]
+struct LinkUpdate {
+    link_fd: u32,
+    new_prog_fd: u32,
+    flags: u32,
+    old_prog_fd: u32,
 }
 
 /// The same for BPF_ITER_CREATE.
@@ -120,9 +132,14 @@ fn owned(fd: usize) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
 }
 
-/// Loads an iterator program for the function with this BTF id of the kernel.
-/// With an error goes what the verifier has said.
-pub(crate) fn prog_load(insns: &[Insn], attach_btf_id: u32) -> io::Result<OwnedFd> {
+/// Loads an iterator program for the function with this BTF id of the kernel; a
+/// sleepable one may be interrupted to fetch memory of a user's. With an error
+/// goes what the verifier has said.
+pub(crate) fn prog_load(
+    insns: &[Insn],
+    attach_btf_id: u32,
+    sleepable: bool,
+) -> io::Result<OwnedFd> {
     let mut log = vec![0_u8; 64 * 1024];
     let mut attr = ProgLoad {
         prog_type: PROG_TYPE_TRACING,
@@ -133,6 +150,7 @@ pub(crate) fn prog_load(insns: &[Insn], attach_btf_id: u32) -> io::Result<OwnedF
         log_level: 1,
         log_size: log.len() as u32,
         log_buf: log.as_mut_ptr() as u64,
+        prog_flags: if sleepable { PROG_SLEEPABLE } else { 0 },
         expected_attach_type: TRACE_ITER,
         attach_btf_id,
         ..ProgLoad::default()
@@ -171,6 +189,17 @@ pub(crate) fn link_create(
     // SAFETY: LinkCreate, with no link info, or one of at least that length; the
     // kernel only reads it.
     unsafe { bpf(LINK_CREATE, &mut attr) }.map(owned)
+}
+
+/// BPF_LINK_UPDATE: another program for a link.
+pub(crate) fn link_update(link: BorrowedFd<'_>, prog: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = LinkUpdate {
+        link_fd: link.as_raw_fd() as u32,
+        new_prog_fd: prog.as_raw_fd() as u32,
+        ..LinkUpdate::default()
+    };
+    // SAFETY: LinkUpdate holds no address.
+    unsafe { bpf(LINK_UPDATE, &mut attr) }.map(drop)
 }
 
 /// BPF_ITER_CREATE.
