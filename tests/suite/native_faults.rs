@@ -95,10 +95,11 @@ fn step(target: &str, what: &str, run: impl Fn(u32) -> io::Result<(io::Result<()
                     "{target}, {what}: {} allocations, {refused} refusals",
                     nth - 1
                 );
-                assert!(refused > 0, "{target}, {what}: no allocation failed");
+                // A read has something to fall back to, for each by itself.
+                let read = what == "read";
+                assert!(nth > 1 && (refused > 0 || read), "{target}, {what}");
                 return;
             }
-            // It had something to fall back to.
             (Ok(()), Injected::Yes) => {}
             (Err(e), Injected::Yes) if e.raw_os_error() == Some(libc::ENOMEM) => refused += 1,
             (Err(e), injected) => panic!("{target}, {what}, {nth} ({injected:?}): {e}"),
