@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::thread::set_thread_res_uid;
 use uring_testkit::{page_size, EpollSet, RingBuilder, TestRing};
 use uring_testkit::{pinned_pages, settled_pins, words, BufSpec, IterProgram, IterSession};
 
@@ -81,6 +82,17 @@ pub(super) fn errno<T>(result: io::Result<T>) -> i32 {
         panic!("it should fail");
     };
     error.raw_os_error().unwrap_or_else(|| panic!("{error}"))
+}
+
+/// A thread without rights, in which all else is the same.
+pub(super) fn as_nobody<T: Send>(body: impl FnOnce() -> T + Send) -> T {
+    let nobody = rustix::process::Uid::from_raw(super::run::NOBODY);
+    let body = || {
+        // Of this thread alone: it drops every capability.
+        set_thread_res_uid(nobody, nobody, nobody).expect("setresuid");
+        body()
+    };
+    thread::scope(|scope| scope.spawn(body).join().expect("no panic"))
 }
 
 /// One read, as often as the lock is taken; also how often it was.

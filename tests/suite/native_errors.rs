@@ -6,11 +6,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::thread;
 
 use rustix::fs::fstat;
-use rustix::thread::set_thread_res_uid;
 use uring_bpf_iter::{Error, Link, RegisteredBuf};
 use uring_testkit::{EpollSet, IterLink, IterProgram};
 
-use super::native::{errno, program, ring, ring_of, RING_TARGETS};
+use super::native::{as_nobody, errno, program, ring, ring_of, RING_TARGETS};
 use super::{done, Outcome};
 
 native_trials![Any:
@@ -163,17 +162,6 @@ fn an_epoll_set_that_is_closed() -> Outcome {
     wait_until_gone(&link);
     assert_gone(link, sessions);
     done()
-}
-
-/// A thread without rights, in which all else is the same.
-fn as_nobody<T: Send>(body: impl FnOnce() -> T + Send) -> T {
-    let nobody = rustix::process::Uid::from_raw(super::run::NOBODY);
-    let body = || {
-        // Of this thread alone: it drops every capability.
-        set_thread_res_uid(nobody, nobody, nobody).expect("setresuid");
-        body()
-    };
-    thread::scope(|scope| scope.spawn(body).join().expect("no panic"))
 }
 
 fn without_privilege() -> Outcome {
