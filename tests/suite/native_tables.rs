@@ -161,17 +161,11 @@ fn the_largest_table_of_files() -> Outcome {
     let null = File::open("/dev/null")?;
     let mut ring = ring();
     ring.register_files(&vec![null.as_fd(); nr as usize])?;
-    let start = Instant::now();
-    let mut session = program("io_uring_file").attach(&ring)?.open()?;
-    let seen = super::native::read_all(&mut session, 64 * 1024);
-    println!("{nr} registered files, indices: {:.1?}", start.elapsed());
-    assert!(seen.into_iter().eq(0..=nr));
-
     let options = UringFileIter::options().backend(Backend::Native);
     let mut iter = options.attach(&ring)?;
     let start = Instant::now();
     let files = iter.snapshot()?;
-    println!("{nr} registered files, records: {:.1?}", start.elapsed());
+    println!("{nr} registered files in {:.1?}", start.elapsed());
     assert_eq!(files.len() as u64, nr);
     // The kernel walks no more than a million under one hold of the lock.
     let consistency = match nr {
