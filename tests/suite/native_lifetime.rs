@@ -13,6 +13,7 @@ native_trials![Alone:
     no_other_ring_is_reached,
     no_other_epoll_set_is_reached,
     a_dead_ring_is_not_kept,
+    a_closed_set_is_not_kept,
     a_ring_that_holds_its_own_links,
     rings_that_hold_the_links_of_each_other,
     a_ring_a_set_and_links_of_both,
@@ -119,6 +120,20 @@ fn a_dead_ring_is_not_kept() -> Outcome {
         assert_eq!(errno(link.open()), libc::ENXIO);
     }
     drop((links, sessions));
+    done()
+}
+
+/// The same of an epoll set.
+fn a_closed_set_is_not_kept() -> Outcome {
+    let set = set_of(10);
+    let link = program("epoll").attach(&set)?;
+    let mut sessions = [link.open()?, link.open()?];
+    read(&mut sessions[1], &mut [0; 8]);
+    drop(set);
+    assert_eq!(errno(link.open()), libc::ENXIO);
+    for session in &mut sessions {
+        assert_eq!(errno(session.read(&mut [0; 64])), libc::ENXIO);
+    }
     done()
 }
 
