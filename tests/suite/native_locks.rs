@@ -95,11 +95,11 @@ fn the_library_retries_within_its_bounds() -> Outcome {
 
 /// Every snapshot that is given is one state, whole.
 fn a_table_that_flaps() -> Outcome {
-    const SLOTS: usize = 30;
+    const SLOTS: usize = 16;
     for how in [Flap::Update, Flap::Reregister] {
         let ring = RingBuilder::new(8).cq_entries(4 * SLOTS as u32).build()?;
         let flapper = Flapper::start(ring, SLOTS, how)?;
-        flapper.rest(Duration::from_micros(100));
+        flapper.rest(Duration::from_millis(5));
         let retry = Retry {
             attempts: u32::MAX,
             deadline: SOON,
@@ -120,7 +120,7 @@ fn a_table_that_flaps() -> Outcome {
             assert_eq!(indices, (0..indices.len() as u64).collect::<Vec<_>>());
             assert!([0, SLOTS as u64].contains(end), "{seen:?}");
             let both = |n| [View::A, View::B].iter().all(|v| views.get(v) > Some(&n));
-            if both(5) {
+            if both(3) {
                 break;
             }
         }
