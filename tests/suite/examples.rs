@@ -159,7 +159,8 @@ fn dump_bufs_prints_what_was_registered() -> Outcome {
         if option == "--locked" && super::oracle::kernel() < (6, 13) {
             continue;
         }
-        let all = records("dump_bufs", &format!("--pid {} {option}", load.pid()));
+        let args = format!("--pid {} --backend task-file {option}", load.pid());
+        let all = records("dump_bufs", &args);
         assert_eq!(all.len(), 3 * (1 + 40));
         for ring in &load.report().rings {
             let [head] = of_type(&all, "ring", ring)[..] else {
@@ -191,7 +192,8 @@ fn dump_bufs_prints_what_was_registered() -> Outcome {
 fn dump_bufs_shows_empty_slots_when_asked() -> Outcome {
     let load = workload("--rings 2 --sparse 100 --bufs 7 --len 50");
     for (option, all_slots) in [("", false), ("--all-slots", true)] {
-        let all = records("dump_bufs", &format!("--pid {} {option}", load.pid()));
+        let args = format!("--pid {} --backend task-file {option}", load.pid());
+        let all = records("dump_bufs", &args);
         for ring in &load.report().rings {
             assert_bufs(&all, load.pid(), ring, all_slots, Way::TaskFile);
             assert_ring(

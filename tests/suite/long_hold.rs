@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use uring_bpf_iter::{Contention, Retry};
@@ -54,6 +55,8 @@ fn two_minutes_of_one_hold() -> Outcome {
         if locked {
             let why = refused(LIMIT, || forget(iter.snapshot_locked(LIMIT)));
             assert_owner(&why, pid);
+        } else {
+            thread::sleep(LIMIT);
         }
         if looks % 8 == 0 {
             let why = refused(Retry::default().deadline, || forget(iter.snapshot()));
