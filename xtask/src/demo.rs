@@ -1,6 +1,7 @@
 //! `cargo xtask demo`: a program with known rings, and the examples pointed at it.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -8,39 +9,87 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context as _, Result};
 
+use crate::kernel::{self, Flavour};
 use crate::run::{cmd, echo, heading, line, Cmd};
+use crate::vm::{self, Vm};
 use crate::{system, workspace};
+
+/// The examples, and what each is to show.
+const SHOWN: &[(&str, &str)] = &[
+    ("Its registered buffers, and who pins them", "dump_bufs"),
+    ("Its registered files", "dump_files"),
+    ("Its rings", "lsring"),
+];
 
 /// Builds the examples and the workload, and shows the ones at work on the other.
 pub(crate) fn demo() -> Result<()> {
+    build()?;
+    show("--preset demo", "")?;
+    println!("Try the examples on any process that uses io_uring:");
+    for (_, example) in SHOWN {
+        println!(
+            "  {} --help",
+            built()?.join("examples").join(example).display()
+        );
+    }
+    Ok(())
+}
+
+/// The same in a machine with the kernel of a series; gives the exit status.
+pub(crate) fn in_guest(series: &str) -> Result<u8> {
+    build()?;
+    heading("A kernel with the patches");
+    let image = kernel::build(series, Flavour::Plain)?;
+    println!("{}", image.display());
+    let program = std::env::current_exe().context("no path of this program")?;
+    let script = format!("uname -sr; exec {} demo --in-guest", program.display());
+    vm::vm(&Vm::new(&image, Flavour::Plain, 300, script))
+}
+
+/// What is shown in that machine: rings with descriptors, by which the native
+/// iterators attach.
+pub(crate) fn native() -> Result<()> {
+    show(
+        "--rings 2 --bufs 3 --len 8192 --tag 4660 --files 2",
+        "--backend native",
+    )
+}
+
+fn build() -> Result<()> {
     heading("Packages that the build needs");
     system::ensure(system::BUILD)?;
 
     heading("Build");
-    line("cargo build --release -p uring-bpf-iter --example dump_bufs --example dump_files --example lsring")
+    let examples = SHOWN.iter().flat_map(|(_, example)| ["--example", example]);
+    line("cargo build --release -p uring-bpf-iter")
+        .args(examples)
         .args("-p uring-testkit --bin workload".split_whitespace())
-        .run()?;
-    let built = workspace::target_dir()?.join("release");
-    let examples = built.join("examples");
+        .run()
+}
 
+fn built() -> Result<PathBuf> {
+    Ok(workspace::target_dir()?.join("release"))
+}
+
+/// Starts a workload and points the examples at it.
+fn show(rings: &str, options: &str) -> Result<()> {
+    let built = built()?;
     heading("A program with io_uring instances of known contents");
-    let workload = Workload::start(cmd([built.join("workload")]).args(["--preset", "demo"]))?;
+    let workload = Workload::start(cmd([built.join("workload")]).args(rings.split_whitespace()))?;
     let pid = workload.child.id();
     if !system::is_root() {
         println!("(not root: the BPF backends are out of reach, the examples say what they use)");
     }
 
     let mut failed = Vec::new();
-    for (title, example) in [
-        ("Its registered buffers, and who pins them", "dump_bufs"),
-        ("Its registered files", "dump_files"),
-        ("Its rings", "lsring"),
-    ] {
+    for (title, example) in SHOWN {
         heading(title);
-        let command = cmd([examples.join(example)]).args(["--pid", &pid.to_string()]);
+        let command = cmd([built.join("examples").join(example)])
+            .args(["--pid", &pid.to_string()])
+            .args(options.split_whitespace());
         if let Err(error) = command.run() {
             println!("{error:#}");
-            failed.push(example);
+            failed.push(*example);
         }
     }
 
@@ -49,10 +98,7 @@ pub(crate) fn demo() -> Result<()> {
     if !failed.is_empty() {
         bail!("the demo failed in: {}", failed.join(", "));
     }
-    println!("The workload has ended. Try the examples on any process that uses io_uring:");
-    for example in ["dump_bufs", "dump_files", "lsring"] {
-        println!("  {} --help", examples.join(example).display());
-    }
+    println!("The workload has ended.");
     Ok(())
 }
 

@@ -28,7 +28,15 @@ enum Xtask {
     ///
     /// Installs the build packages that the machine lacks, builds the examples
     /// and points them at a workload. Works without privilege too, with less to see.
-    Demo,
+    Demo {
+        /// Do it in a virtual machine with this series' kernel, which is built if it
+        /// is not in the cache: the native iterators at work.
+        #[arg(long, value_name = "SERIES")]
+        kernel: Option<String>,
+        /// Run in that machine, where all is built.
+        #[arg(long, hide = true, conflicts_with = "kernel")]
+        in_guest: bool,
+    },
     /// Run every check and every test, and sum up at the end.
     ///
     /// A failed step does not stop the rest. Needs root for the tests that load BPF.
@@ -112,7 +120,12 @@ fn main() -> ExitCode {
 /// Runs a command; an error has not been shown yet.
 fn run(command: Xtask) -> Result<ExitCode> {
     let well = match command {
-        Xtask::Demo => demo::demo().map(|()| true)?,
+        Xtask::Demo { in_guest: true, .. } => demo::native().map(|()| true)?,
+        Xtask::Demo { kernel: None, .. } => demo::demo().map(|()| true)?,
+        Xtask::Demo {
+            kernel: Some(series),
+            ..
+        } => return Ok(ExitCode::from(demo::in_guest(&series)?)),
         Xtask::Test { host_only, steps } => test::test(&steps, host_only),
         Xtask::Bpf { check: false } => bpf::build().map(|()| true)?,
         Xtask::Bpf { check: true } => bpf::check().map(|()| true)?,
