@@ -35,7 +35,15 @@ pub(super) fn walk<R: Record>(
     which: u64,
 ) -> Result<Snapshot<'_, R>> {
     let name = walker.address().name();
-    let (nr, attempts) = retry.run(&name, || walker.walk(mode, which))?;
+    let (nr, attempts) = retry.run(&name, || {
+        let walked = walker.walk(mode, which)?;
+        // Without the lock it may come upon memory that was freed and used anew.
+        let torn = |nr: usize| mode == Mode::Raw && walker.records(nr).is_err();
+        Ok(match walked {
+            Ok(nr) if torn(nr) => Err(Contention::Changed),
+            walked => walked,
+        })
+    })?;
     Ok(Snapshot {
         records: walker.records(nr)?,
         consistency: match mode {
