@@ -50,8 +50,8 @@ pub use fault::{Faults, Injected};
 pub use files::{FileSlot, KnownFile};
 pub use flapper::{Flap, Flapper, States, View};
 pub use kmem::{
-    forget_leaks, grown_slabs, has_kasan, has_kmemleak, leaks, mount_debugfs, page_frames,
-    pinned_pages, settled_pins, slab_objects,
+    grown_slabs, has_kasan, has_kmemleak, leaks, mount_debugfs, page_frames, pinned_pages,
+    settled_pins, slab_objects,
 };
 pub use lock::LockHolder;
 pub use ring::TestRing;
