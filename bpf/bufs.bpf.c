@@ -32,17 +32,18 @@ static __always_inline void load_record(const bool direct, const struct table *t
 /* A slot that the kernel shows us. False at the end. */
 static __always_inline bool shown(const bool direct, struct bpf_iter__io_uring_buf *it, record_t *r)
 {
-	u64 imu = (u64)it->ubuf;
+	u64 imu = (u64)it->ubuf, i = it->index;
 	struct table t;
 
 	load_table(direct, (u64)it->ctx, &t);
-	if (!imu && it->index >= t.nr)
+	barrier_var(i);
+	if (i >= MAX_SLOTS || (!imu && i >= t.nr))
 		return false;
 	__builtin_memset(r, 0, sizeof(*r));
-	r->index = it->index;
+	r->index = i;
 	r->page_shift = request.page_shift;
 	if (imu) {
-		r->tag = tag_at(direct, &t, it->index, r->page_shift);
+		r->tag = tag_at(direct, &t, i, r->page_shift);
 		load_buf(direct, imu, r);
 	}
 	return true;

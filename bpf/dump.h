@@ -33,6 +33,7 @@ struct walk {
 	u64 ctx;
 	struct table table;
 	u64 switches;
+	u64 next; /* slot */
 	u32 mode;
 	u32 status;
 };
@@ -111,28 +112,18 @@ static __always_inline void finish(const bool direct, struct walk *w)
 {
 	struct table now;
 
-	if (w->status == WALK_DONE && w->mode == WALK_VERIFIED) {
-		open_table(direct, w->ctx, &now);
+	if ((w->status == WALK_DONE || w->status == WALK_NO_SLOT) && w->mode == WALK_VERIFIED) {
+		u32 status = open_table(direct, w->ctx, &now);
+
 		if (lock_owner(direct, w->ctx))
 			w->status = WALK_LOCK_HELD;
-		else if (now.nr != w->table.nr || now.slots != w->table.slots ||
-			 context_switches() != w->switches)
+		else if (status != w->status || now.nr != w->table.nr ||
+			 now.slots != w->table.slots || context_switches() != w->switches)
 			w->status = WALK_CHANGED;
 	}
 	if (w->status == WALK_LOCK_HELD)
 		describe_owner(lock_owner(direct, w->ctx));
 	reply.status = w->status;
-}
-
-static __always_inline void pass_direct(const bool again, struct walk *w)
-{
-	u64 i;
-
-	for_each_slot_direct(i, w->table.nr, MAX_SLOTS)
-		if (!visit(true, again, w, i))
-			break;
-	if (w->status == WALK_DONE && i < w->table.nr)
-		w->status = WALK_CUT_SHORT;
 }
 
 static long visit_first(u64 i, struct walk *w)
@@ -153,33 +144,74 @@ static __always_inline void pass_compat(const bool again, struct walk *w)
 		w->status = WALK_CUT_SHORT;
 }
 
-static __always_inline void walk(const bool direct, u64 ctx)
-{
-	struct walk w = { .ctx = ctx, .mode = request.mode };
+/*
+ * may_goto ends after a quarter of a second (6.15 on), which a large table may
+ * take; in a program at a tracepoint even after 65,535 rounds (seen on 6.18).
+ * Each call of a function that is not static begins anew.
+ */
+#define ROUNDS (1 << 15)
 
-	if (w.mode == WALK_PEEK) {
-		describe_owner(lock_owner(direct, ctx));
+/* The walk that goes on from one such call to the next. */
+struct walk current;
+
+/* Slots from `from` on; the verifier does not know which these are. */
+__noinline int pass_part(u64 from, bool again)
+{
+	struct walk *w = &current;
+	u64 i;
+
+	for (i = from; i < w->table.nr && can_loop; i++) {
+		barrier_var(i);
+		if (i >= MAX_SLOTS || i - from >= ROUNDS)
+			break;
+		if (!visit(true, again, w, i))
+			break;
+	}
+	current.next = i;
+	return 0;
+}
+
+static __always_inline void pass_direct(const bool again, struct walk *w)
+{
+	u64 from;
+
+	for (from = 0; from < MAX_SLOTS && w->status == WALK_DONE; from += ROUNDS) {
+		pass_part(from, again);
+		if (w->next < from + ROUNDS)
+			break;
+	}
+	if (w->status == WALK_DONE && w->next < w->table.nr)
+		w->status = WALK_CUT_SHORT;
+}
+
+static __always_inline void walk(const bool direct, struct walk *w)
+{
+	if (w->mode == WALK_PEEK) {
+		describe_owner(lock_owner(direct, w->ctx));
 		reply.status = WALK_DONE;
 		return;
 	}
-	begin(direct, &w);
-	if (w.status == WALK_DONE)
-		direct ? pass_direct(false, &w) : pass_compat(false, &w);
-	if (w.status == WALK_DONE && w.mode == WALK_VERIFIED)
-		direct ? pass_direct(true, &w) : pass_compat(true, &w);
-	finish(direct, &w);
+	begin(direct, w);
+	if (w->status == WALK_DONE)
+		direct ? pass_direct(false, w) : pass_compat(false, w);
+	if (w->status == WALK_DONE && w->mode == WALK_VERIFIED)
+		direct ? pass_direct(true, w) : pass_compat(true, w);
+	finish(direct, w);
 }
 
 /* Not static: the verifier looks at them by themselves, and once. */
 __noinline int walk_direct(u64 ctx)
 {
-	walk(true, ctx);
+	current = (struct walk){ .ctx = ctx, .mode = request.mode };
+	walk(true, &current);
 	return 0;
 }
 
 __noinline int walk_compat(u64 ctx)
 {
-	walk(false, ctx);
+	struct walk w = { .ctx = ctx, .mode = request.mode };
+
+	walk(false, &w);
 	return 0;
 }
 

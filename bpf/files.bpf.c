@@ -56,13 +56,14 @@ static __always_inline void load_record(const bool direct, const struct table *t
 static __always_inline bool shown(const bool direct, struct bpf_iter__io_uring_file *it,
 				  record_t *r)
 {
-	u64 file = (u64)it->file;
+	u64 file = (u64)it->file, i = it->index;
 	struct table t;
 
 	load_file_table(direct, (u64)it->ctx, &t);
-	if (!file && it->index >= t.nr)
+	barrier_var(i);
+	if (i >= MAX_SLOTS || (!file && i >= t.nr))
 		return false;
-	fill(direct, &t, it->index, file, r);
+	fill(direct, &t, i, file, r);
 	return true;
 }
 

@@ -205,11 +205,12 @@ static __always_inline void load_file_table(const bool direct, u64 ctx, struct t
 /* The file in slot i, 0 for an empty slot. The low bits are flags (FFS_MASK). */
 static __always_inline u64 file_at(const bool direct, const struct table *t, u64 i)
 {
-	u64 slot = pointer_at(direct, t->slots, i);
+	u64 node;
 
-	if (slot && bpf_core_field_exists(struct io_ring_ctx___v613, buf_table))
-		slot = LOAD(direct, struct io_rsrc_node___v613, slot, file_ptr);
-	return slot & ~7ULL;
+	if (!bpf_core_field_exists(struct io_ring_ctx___v613, buf_table))
+		return number_at(direct, t->slots, i) & ~7ULL;
+	node = pointer_at(direct, t->slots, i);
+	return node ? LOAD(direct, struct io_rsrc_node___v613, node, file_ptr) & ~7ULL : 0;
 }
 
 /* The buffer in slot i, 0 for an empty slot. */
