@@ -21,10 +21,11 @@ static __always_inline u32 open_table(const bool direct, u64 ctx, struct table *
 	return is_settled(t) ? WALK_DONE : WALK_CHANGED;
 }
 
-static __always_inline void load_record(const bool direct, const struct table *t, u64 i,
+static __always_inline bool load_record(const bool direct, const struct table *t, u64 i,
 					record_t *r)
 {
 	load_slot(direct, t, i, request.page_shift, r);
+	return true;
 }
 
 #include "dump.h"

@@ -256,11 +256,50 @@ struct io_ring_ctx___v613 {
 	struct io_file_table___v613 file_table;
 };
 
+/* include/linux/rbtree_types.h */
+struct rb_node {
+	unsigned long __rb_parent_color;
+	struct rb_node *rb_right;
+	struct rb_node *rb_left;
+};
+
+struct rb_root {
+	struct rb_node *rb_node;
+};
+
+struct rb_root_cached {
+	struct rb_root rb_root;
+	struct rb_node *rb_leftmost;
+};
+
+/* fs/eventpoll.c. Members are found by name: the kernel's are packed. */
+struct epoll_filefd { /* struct epoll_key in 7.x */
+	struct file *file;
+	int fd;
+};
+
+struct epoll_event {
+	u32 events;
+	u64 data;
+};
+
+struct epitem {
+	struct rb_node rbn;
+	struct epoll_filefd ffd;
+	struct epoll_event event;
+};
+
+struct eventpoll {
+	struct mutex mtx;
+	struct rb_root_cached rbr;
+};
+
 /* include/linux/bpf.h and include/linux/bpf_iter.h */
 struct seq_file;
 
 struct bpf_iter_meta {
 	struct seq_file *seq;
+	u64 seq_num; /* of the object, from 0 */
 };
 
 /* Of kernels with the patches in kernel/. */
@@ -276,6 +315,12 @@ struct bpf_iter__io_uring_file {
 	struct io_ring_ctx *ctx;
 	struct file *file;
 	u64 index;
+};
+
+struct bpf_iter__epoll {
+	struct bpf_iter_meta *meta;
+	struct eventpoll *ep;
+	struct epitem *epi;
 };
 
 struct bpf_iter__task_file {

@@ -44,10 +44,11 @@ static __always_inline void fill(const bool direct, const struct table *t, u64 i
 	load_file(direct, file, &r->file);
 }
 
-static __always_inline void load_record(const bool direct, const struct table *t, u64 i,
+static __always_inline bool load_record(const bool direct, const struct table *t, u64 i,
 					record_t *r)
 {
 	fill(direct, t, i, file_at(direct, t, i), r);
+	return true;
 }
 
 #include "dump.h"

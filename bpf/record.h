@@ -10,6 +10,9 @@
 /* IORING_MAX_REG_BUFFERS, io_uring/rsrc.c, 5.13 to 7.2. */
 #define MAX_BUFS 16384
 
+/* Items of an epoll set that there is room for; the kernel has no such limit. */
+#define MAX_ITEMS (1 << 20)
+
 #define PAGES_UNKNOWN 0xffffffffu
 
 enum buf_flags {
@@ -221,6 +224,7 @@ _Static_assert(__builtin_offsetof(struct registered_file, file.pos) == 32, "STAB
 _Static_assert(sizeof(struct descriptor) == 24, "wire format");
 _Static_assert(sizeof(struct file_path) == 4104, "wire format");
 _Static_assert(sizeof(struct epoll_item) == 56, "wire format");
+_Static_assert(__builtin_offsetof(struct epoll_item, file.pos) == 32, "STABLE_WORDS");
 _Static_assert(sizeof(struct segment) == 24, "wire format");
 _Static_assert(sizeof(struct walk_request) == 48, "wire format");
 _Static_assert(sizeof(struct walk_reply) == 64, "wire format");

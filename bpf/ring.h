@@ -127,16 +127,20 @@ static __always_inline u32 reader_level(void)
 }
 
 /*
- * Who holds uring_lock, 0 for nobody. The low bits of mutex.owner are flags
+ * Who holds a mutex, 0 for nobody. The low bits of mutex.owner are flags
  * (kernel/locking/mutex.h); of an rt_mutex one is (kernel/locking/rtmutex.c).
  */
+static __always_inline u64 mutex_owner(const bool direct, u64 mutex)
+{
+	if (bpf_core_field_exists(struct mutex, owner))
+		return LOAD(direct, struct mutex, mutex, owner.counter) & ~7ULL;
+	return (u64)LOAD(direct, struct mutex___rt, mutex, rtmutex.owner) & ~1ULL;
+}
+
+/* Who holds uring_lock. */
 static __always_inline u64 lock_owner(const bool direct, u64 ctx)
 {
-	u64 lock = ctx + bpf_core_field_offset(struct io_ring_ctx, uring_lock);
-
-	if (bpf_core_field_exists(struct mutex, owner))
-		return LOAD(direct, struct mutex, lock, owner.counter) & ~7ULL;
-	return (u64)LOAD(direct, struct mutex___rt, lock, rtmutex.owner) & ~1ULL;
+	return mutex_owner(direct, ctx + bpf_core_field_offset(struct io_ring_ctx, uring_lock));
 }
 
 /* Where the registered buffers of a ring are. */

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * One table, written as records into memory that user space has mapped. An
+ * object says which table, before it includes this:
+ *
+ *   record_t                  what there is one of for each slot
+ *   STABLE_WORDS              how much of it, as u64, only changes with the table
+ *   MAX_SLOTS                 no table is larger
+ *   table_t                   where its slots are; `nr` and `slots` tell it from others
+ *   owner_of(direct, ctx)         who holds the lock of the table, 0 for nobody
+ *   open_table(direct, ctx, t)    where the slots are: the status of the walk
+ *   rewind(direct, t)             slot 0, as it is now, is to come
+ *   load_record(direct, t, i, r)  slot i, after the one before; false if it is gone
+ *   at_end(t)                 no slot is to come
+ *   record_at(i)              where its record belongs, NULL if there is no room
+ *
+ * A walk without the lock is accepted only if the lock was free before every
+ * record and after the last one, if table and size are the same at the end, if
+ * a second pass finds every record equal to the first, and if the reader kept
+ * its CPU all the while: what then hides a change has to fit between two looks
+ * at the lock, and be undone before the second pass.
+ */
+#ifndef URING_VERIFY_H
+#define URING_VERIFY_H
+
+#include "request.h"
+#include "walk.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+struct walk {
+	u64 ctx;
+	table_t table;
+	u64 switches;
+	u64 next; /* slot */
+	u32 mode;
+	u32 status;
+};
+
+/* How often the reader has left its CPU, of its own will or not. */
+static __always_inline u64 context_switches(void)
+{
+	struct task_struct *me = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(me, nvcsw) + BPF_CORE_READ(me, nivcsw);
+}
+
+static __always_inline void describe_owner(u64 owner)
+{
+	struct task_struct *task = (void *)owner;
+	u32 level = reader_level(), ns;
+
+	reply.owner = owner;
+	reply.pidns_level = level;
+	pid_nr_at((void *)bpf_get_current_task(), level, &ns);
+	reply.pidns_inode = ns;
+	if (!owner)
+		return;
+	reply.owner_tid = pid_nr_at(task, level, &ns);
+	reply.owner_pid = pid_nr_at(BPF_CORE_READ(task, group_leader), level, &ns);
+	reply.owner_sleeps = BPF_CORE_READ(task, __state) != 0;
+	BPF_CORE_READ_STR_INTO(&reply.owner_comm, task, comm);
+}
+
+/* The table as it is now, if it can be walked; else the status that says why. */
+static __always_inline void begin(const bool direct, struct walk *w)
+{
+	w->switches = context_switches();
+	w->status = open_table(direct, w->ctx, &w->table);
+	reply.nr_slots = w->table.nr;
+	if (w->status == WALK_DONE && w->table.nr > request.capacity)
+		w->status = WALK_TOO_MANY;
+}
+
+static __always_inline bool same_record(const record_t *a, const record_t *b)
+{
+	const u64 *x = (const void *)a, *y = (const void *)b;
+	u64 diff = 0;
+
+	for (u32 i = 0; i < STABLE_WORDS; i++)
+		diff |= x[i] ^ y[i];
+	barrier_var(diff); /* one branch, not one a field */
+	return !diff;
+}
+
+/* Slot i: write its record, or see that it still is what its record says. */
+static __always_inline bool visit(const bool direct, const bool again, struct walk *w, u64 i)
+{
+	record_t r, *to;
+
+	if (w->mode == WALK_VERIFIED && owner_of(direct, w->ctx)) {
+		w->status = WALK_LOCK_HELD;
+		return false;
+	}
+	to = record_at(i);
+	if (!to) {
+		w->status = WALK_TOO_MANY;
+		return false;
+	}
+	if (!load_record(direct, &w->table, i, &r)) {
+		w->status = WALK_CHANGED;
+		return false;
+	}
+	if (!again) {
+		*to = r;
+	} else if (!same_record(to, &r)) {
+		w->status = WALK_CHANGED;
+		return false;
+	}
+	return true;
+}
+
+static __always_inline void finish(const bool direct, struct walk *w)
+{
+	table_t now;
+
+	if ((w->status == WALK_DONE || w->status == WALK_NO_SLOT) && w->mode == WALK_VERIFIED) {
+		u32 status = open_table(direct, w->ctx, &now);
+
+		if (owner_of(direct, w->ctx))
+			w->status = WALK_LOCK_HELD;
+		else if (status != w->status || now.nr != w->table.nr ||
+			 now.slots != w->table.slots || context_switches() != w->switches)
+			w->status = WALK_CHANGED;
+	}
+	if (w->status == WALK_LOCK_HELD)
+		describe_owner(owner_of(direct, w->ctx));
+	reply.status = w->status;
+}
+
+/* All slots were visited, and the table has no other. */
+static __always_inline void end_pass(struct walk *w, u64 visited)
+{
+	if (w->status != WALK_DONE)
+		return;
+	if (visited != w->table.nr)
+		w->status = WALK_CUT_SHORT;
+	else if (!at_end(&w->table))
+		w->status = WALK_CHANGED;
+}
+
+static long visit_first(u64 i, struct walk *w)
+{
+	return i >= MAX_SLOTS || !visit(false, false, w, i);
+}
+
+static long visit_again(u64 i, struct walk *w)
+{
+	return i >= MAX_SLOTS || !visit(false, true, w, i);
+}
+
+static __always_inline void pass_compat(const bool again, struct walk *w)
+{
+	long n;
+
+	rewind(false, &w->table);
+	n = bpf_loop(w->table.nr, again ? (void *)visit_again : (void *)visit_first, w, 0);
+	end_pass(w, n);
+}
+
+/*
+ * may_goto ends after a quarter of a second (6.15 on), which a large table may
+ * take; in a program at a tracepoint even after 65,535 rounds (seen on 6.18).
+ * Each call of a function that is not static begins anew.
+ */
+#define ROUNDS (1 << 15)
+
+/* The walk that goes on from one such call to the next. */
+struct walk current;
+
+/* Slots from `from` on; the verifier does not know which these are. */
+__noinline int pass_part(u64 from, bool again)
+{
+	struct walk *w = &current;
+	u64 i;
+
+	for (i = from; i < w->table.nr && can_loop; i++) {
+		barrier_var(i);
+		if (i >= MAX_SLOTS || i - from >= ROUNDS)
+			break;
+		if (!visit(true, again, w, i))
+			break;
+	}
+	current.next = i;
+	return 0;
+}
+
+static __always_inline void pass_direct(const bool again, struct walk *w)
+{
+	u64 from;
+
+	rewind(true, &w->table);
+	for (from = 0; from < MAX_SLOTS && w->status == WALK_DONE; from += ROUNDS) {
+		pass_part(from, again);
+		if (w->next < from + ROUNDS)
+			break;
+	}
+	end_pass(w, w->next);
+}
+
+static __always_inline void walk(const bool direct, struct walk *w)
+{
+	if (w->mode == WALK_PEEK) {
+		describe_owner(owner_of(direct, w->ctx));
+		reply.status = WALK_DONE;
+		return;
+	}
+	begin(direct, w);
+	if (w->status == WALK_DONE)
+		direct ? pass_direct(false, w) : pass_compat(false, w);
+	if (w->status == WALK_DONE && w->mode == WALK_VERIFIED)
+		direct ? pass_direct(true, w) : pass_compat(true, w);
+	finish(direct, w);
+}
+
+/* Not static: the verifier looks at them by themselves, and once. */
+__noinline int walk_direct(u64 ctx)
+{
+	current = (struct walk){ .ctx = ctx, .mode = request.mode };
+	walk(true, &current);
+	return 0;
+}
+
+__noinline int walk_compat(u64 ctx)
+{
+	struct walk w = { .ctx = ctx, .mode = request.mode };
+
+	walk(false, &w);
+	return 0;
+}
+
+#endif
