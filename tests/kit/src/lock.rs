@@ -1,14 +1,18 @@
-//! [`LockHolder`]: keeps a ring's uring_lock taken for as long as wanted.
+//! [`LockHolder`]: keeps the lock of a ring or an epoll set taken for as long as
+//! wanted.
 //!
 //! io_uring_register(2) takes `ctx->uring_lock` before it copies its argument
 //! (io_uring/register.c, 5.1 to 6.18). The argument of the holder's
 //! IORING_REGISTER_PROBE lies in a page that a userfaultfd guards and nobody
 //! fills in: the copy sleeps, and the lock stays taken. PROBE reads nothing
 //! from the ring and changes nothing in it.
+//!
+//! epoll_wait(2) holds `ep->mtx` while it copies events out (ep_send_events(),
+//! fs/eventpoll.c), here to such a page.
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -16,7 +20,8 @@ use std::time::Duration;
 use crate::sys::{self, page_size, Mapping};
 use crate::uapi;
 
-/// Holds uring_lock of one ring from [`hold`](Self::hold) to
+/// Holds uring_lock of one ring from [`hold`](Self::hold), or `ep->mtx` of one
+/// epoll set from [`hold_epoll`](Self::hold_epoll), to
 /// [`release`](Self::release) or drop.
 ///
 /// Whoever wants the lock meanwhile sleeps in state D, deaf even to SIGKILL;
@@ -38,13 +43,30 @@ impl LockHolder {
     /// for a ring whose single issuer is another thread; `TimedOut` if someone
     /// else holds the lock.
     pub fn hold(ring: impl AsFd) -> io::Result<Self> {
+        Self::hold_by(ring, |ring, page| sys::probe(ring.into(), page))
+    }
+
+    /// The same for an epoll set, in which something has to be ready: an event
+    /// of it is consumed.
+    ///
+    /// # Errors
+    /// As [`hold`](Self::hold), but for EEXIST.
+    pub fn hold_epoll(set: impl AsFd) -> io::Result<Self> {
+        Self::hold_by(set, sys::epoll_wait_into)
+    }
+
+    /// By a call that uses the page with the lock held.
+    fn hold_by(
+        fd: impl AsFd,
+        call: impl FnOnce(BorrowedFd<'_>, &Mapping) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<Self> {
         let page = Arc::new(Mapping::anonymous(page_size())?);
         let uffd = sys::userfaultfd()?;
         sys::uffd_range(&uffd, uapi::UFFDIO_REGISTER, &page)?;
         // A duplicate: the ring may be closed while it is held.
-        let fd = ring.as_fd().try_clone_to_owned()?;
+        let fd = fd.as_fd().try_clone_to_owned()?;
         let arg = Arc::clone(&page);
-        let body = move || sys::probe(fd.as_fd().into(), &arg);
+        let body = move || call(fd.as_fd(), &arg);
         let thread = thread::Builder::new()
             .name("lock-holder".into())
             .spawn(body)?;
@@ -61,13 +83,13 @@ impl LockHolder {
             }
             if holder.thread.as_ref().is_some_and(JoinHandle::is_finished) {
                 holder.finish()?;
-                let text = "the kernel answered a probe without reading its argument";
+                let text = "the kernel answered without a look at the page";
                 return Err(io::Error::other(text));
             }
         }
         Err(io::Error::new(
             io::ErrorKind::TimedOut,
-            "uring_lock could not be taken in 5 s",
+            "the lock could not be taken in 5 s",
         ))
     }
 

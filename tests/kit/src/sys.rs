@@ -11,7 +11,7 @@ use std::io;
 
 pub(crate) use bpf::{iter_create, link_create, link_info, link_update, prog_load, Insn};
 pub(crate) use file::{
-    epoll_create, epoll_ctl, file_flags, hung_up, pipe, replace, set_nonblocking,
+    epoll_create, epoll_ctl, epoll_wait_into, file_flags, hung_up, pipe, replace, set_nonblocking,
 };
 pub use mem::page_size;
 pub(crate) use mem::{readable, uffd_range, userfaultfd, Mapping};

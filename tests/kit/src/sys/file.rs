@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use super::check;
+use super::{check, Mapping};
 
 /// fcntl(2), F_GETFL.
 pub(crate) fn file_flags(fd: BorrowedFd<'_>) -> io::Result<u32> {
@@ -73,4 +73,13 @@ pub(crate) fn epoll_ctl(
     let mut event = libc::epoll_event { events, u64: data };
     // SAFETY: the kernel reads one epoll_event; a bad number is refused.
     check(unsafe { libc::epoll_ctl(set.as_raw_fd(), op, fd, &mut event) }.into()).map(drop)
+}
+
+/// epoll_wait(2) for one event, which goes to the start of `to`, without a wait.
+pub(crate) fn epoll_wait_into(set: BorrowedFd<'_>, to: &Mapping) -> io::Result<()> {
+    const { assert!(size_of::<libc::epoll_event>() <= 4096) };
+    let event = to.addr() as *mut libc::epoll_event;
+    // SAFETY: the kernel writes one event to memory that is ours, and of which
+    // no reference exists.
+    check(unsafe { libc::epoll_wait(set.as_raw_fd(), event, 1, 0) }.into()).map(drop)
 }
