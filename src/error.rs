@@ -14,7 +14,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The table would not hold still, or somebody kept `uring_lock`, for as
+    /// The table would not hold still, or somebody kept its lock, for as
     /// long as the [`Retry`] allowed (EDEADLK of a native iterator). Retryable.
     #[error(
         "{what} is busy: {why} in {attempts} attempts over {elapsed:.1?}; \
@@ -49,6 +49,25 @@ pub enum Error {
         fd: i32,
         /// What it is, as `/proc/PID/fd` shows it.
         what: String,
+    },
+
+    /// The descriptor is no epoll set (EOPNOTSUPP).
+    #[error("descriptor {fd} of process {pid} is no epoll set: it is {}", .what.escape_debug())]
+    NotAnEpoll {
+        /// The process, in the caller's pid namespace.
+        pid: u32,
+        /// The descriptor.
+        fd: i32,
+        /// What it is, as `/proc/PID/fd` shows it.
+        what: String,
+    },
+
+    /// The epoll set is no longer there: it was closed, or its holder let go
+    /// of it, and the number may be another one by now (ENXIO).
+    #[error("{set} is gone: it was closed, or that number is another file by now")]
+    EpollGone {
+        /// The epoll set, by the descriptor that it was, or by its number.
+        set: String,
     },
 
     /// The number is no open descriptor of the process (EBADF).
@@ -179,9 +198,9 @@ impl Error {
 pub enum Contention {
     /// The table changed while it was read.
     Changed,
-    /// `uring_lock` was taken.
+    /// The lock (`uring_lock`, of an epoll set `ep->mtx`) was taken.
     LockHeld(LockOwner),
-    /// `uring_lock` was taken; the kernel does not say by whom (fdinfo, and
+    /// The lock was taken; the kernel does not say by whom (fdinfo, and
     /// EDEADLK of a native iterator).
     LockHeldUnseen,
     /// The observer that asked for the lock had to be abandoned: it did not
@@ -193,16 +212,16 @@ impl fmt::Display for Contention {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Changed => write!(f, "its table changed while it was read"),
-            Self::LockHeld(owner) => write!(f, "its uring_lock was held by {owner}"),
+            Self::LockHeld(owner) => write!(f, "its lock was held by {owner}"),
             Self::LockHeldUnseen => {
-                write!(f, "its uring_lock was held, the kernel says not by whom,")
+                write!(f, "its lock was held, the kernel says not by whom,")
             }
-            Self::LockTimeout => write!(f, "its uring_lock could not be had in time"),
+            Self::LockTimeout => write!(f, "its lock could not be had in time"),
         }
     }
 }
 
-/// Who held `uring_lock`.
+/// Who held the lock.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LockOwner {

@@ -14,16 +14,17 @@ use zerocopy::IntoBytes;
 use crate::backend::select::NotOpened;
 use crate::backend::{native, Backend};
 use crate::error::{Contention, Error, Result, Retry};
-use crate::iter::RingName;
+use crate::iter::Name;
 use crate::record::Record;
 use crate::sys::bpf;
 
-/// A link of a native iterator: to one ring, as long as that lives.
+/// A link of a native iterator: to one ring or, with
+/// [`EpollItem`](crate::EpollItem), to one epoll set, as long as that lives.
 ///
-/// It does not keep the ring alive. Each session of it ([`Link::records`])
+/// It does not keep it alive. Each session of it ([`Link::records`])
 /// gives the records of the table as a stream, for tables without a bound or
 /// for another process: unlike a [`UringIter`](crate::UringIter) it can be
-/// pinned. Each read(2) takes `uring_lock` for itself, so a stream is of
+/// pinned. Each read(2) takes the lock for itself, so a stream is of
 /// several moments.
 ///
 /// Needs a kernel with the patches in kernel/, and `CAP_BPF` with
@@ -51,12 +52,13 @@ pub struct LinkInfo {
 }
 
 impl<R: Record> Link<R> {
-    /// Attaches to the ring behind a descriptor, which the link does not keep.
+    /// Attaches to the ring or the epoll set behind a descriptor, which the
+    /// link does not keep.
     ///
     /// # Errors
     ///
-    /// [`Error::NotARing`] (EOPNOTSUPP), [`Error::RingGone`] (ENXIO) for a
-    /// ring that is being closed, [`Error::NoBackend`] if the kernel lacks the
+    /// [`Error::NotARing`] or [`Error::NotAnEpoll`] (EOPNOTSUPP),
+    /// [`Error::RingGone`] (ENXIO) for a ring that is being closed, [`Error::NoBackend`] if the kernel lacks the
     /// patches or the caller the capabilities (EPERM), [`Error::LinkRefused`]
     /// (EINVAL, E2BIG).
     pub fn attach(ring: impl AsFd) -> Result<Self> {
@@ -108,7 +110,7 @@ impl<R: Record> Link<R> {
             .map_err(|e| Error::os(format!("pin a link at {}", path.display()), e))
     }
 
-    /// What the kernel says of the link; also after the ring has gone.
+    /// What the kernel says of the link; also after what it is of has gone.
     ///
     /// # Errors
     ///
@@ -129,11 +131,19 @@ impl<R: Record> Link<R> {
     ///
     /// # Errors
     ///
-    /// [`Error::RingGone`] (ENXIO).
+    /// [`Error::RingGone`], [`Error::EpollGone`] (ENXIO).
     pub fn records(&self) -> Result<Records<R>> {
-        let name = RingName(self.info()?.inode);
+        let name = self.name()?;
         let fd = native::new_session(self.fd.as_fd()).map_err(|e| failed(name, e))?;
         Ok(Records::new(fd, name))
+    }
+
+    fn name(&self) -> Result<Name> {
+        let info = self.info()?;
+        Ok(match info.ep_id {
+            Some(id) => Name::EpollId(id),
+            None => Name::Ring(info.inode),
+        })
     }
 
     fn of(fd: OwnedFd) -> Self {
@@ -166,7 +176,7 @@ const BUFFER_BYTES: usize = 64 << 10;
 #[must_use]
 pub struct Records<R> {
     fd: OwnedFd,
-    name: RingName,
+    name: Name,
     retry: Retry,
     /// Records that were read and not lent yet, from the start, and after the
     /// whole ones the first bytes of the next.
@@ -179,7 +189,7 @@ pub struct Records<R> {
 }
 
 impl<R: Record> Records<R> {
-    fn new(fd: OwnedFd, name: RingName) -> Self {
+    fn new(fd: OwnedFd, name: Name) -> Self {
         let len = BUFFER_BYTES / size_of::<R>();
         Self {
             fd,
@@ -204,7 +214,8 @@ impl<R: Record> Records<R> {
     /// # Errors
     ///
     /// [`Error::Contended`] (EDEADLK), which is retryable: nothing is lost,
-    /// the next call goes on where this one was. [`Error::RingGone`] (ENXIO).
+    /// the next call goes on where this one was; of an epoll set it waits for
+    /// the lock instead. [`Error::RingGone`], [`Error::EpollGone`] (ENXIO).
     /// [`Error::Malformed`] if the stream ends inside a record, or one makes
     /// no sense.
     pub fn next_batch(&mut self) -> Result<Option<&[R]>> {
@@ -241,7 +252,7 @@ impl<R: Record> Records<R> {
     }
 }
 
-fn read(fd: &OwnedFd, room: &mut [u8], name: RingName) -> Result<Result<usize, Contention>> {
+fn read(fd: &OwnedFd, room: &mut [u8], name: Name) -> Result<Result<usize, Contention>> {
     loop {
         match rustix::io::read(fd, &mut *room) {
             Ok(nr) => return Ok(Ok(nr)),
@@ -252,12 +263,9 @@ fn read(fd: &OwnedFd, room: &mut [u8], name: RingName) -> Result<Result<usize, C
     }
 }
 
-fn failed(name: RingName, errno: Errno) -> Error {
+fn failed(name: Name, errno: Errno) -> Error {
     match errno {
-        Errno::NXIO => Error::RingGone {
-            ring: name.0,
-            holder: "whoever had it".into(),
-        },
+        Errno::NXIO => name.gone(),
         e => Error::os("read of a native iterator", e),
     }
 }

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use clap::{Parser, ValueEnum};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use uring_bpf_iter::{Backend, Error, Record, Ring, RingFinder, Snapshot, Survey, UringIter};
+use uring_bpf_iter::{
+    Backend, Error, Record, Ring, RingFinder, RingRecord, Snapshot, Survey, UringIter,
+};
 
 /// How long to wait for uring_lock with --locked.
 const LOCK_LIMIT: Duration = Duration::from_secs(2);
@@ -124,7 +126,7 @@ impl<R: Record> Default for Tables<R> {
     }
 }
 
-impl<R: Record> Tables<R> {
+impl<R: RingRecord> Tables<R> {
     /// The iterator, attached to this ring.
     pub(crate) fn of(&mut self, args: &Args, ring: &Ring) -> Result<&mut UringIter<R>, Error> {
         // What is loaded serves for the next ring, too, but not always: a

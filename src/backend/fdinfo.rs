@@ -5,9 +5,11 @@
 
 pub(crate) mod text;
 
+mod epoll;
 mod find;
 mod reader;
 
+pub(crate) use epoll::EpollReader;
 pub(crate) use find::find;
 pub(crate) use reader::Reader;
 

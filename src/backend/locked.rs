@@ -138,13 +138,11 @@ fn load<R: Dumped>(capacity: usize) -> Result<(Maps<R>, Programs)> {
 
 fn request(address: &Address, which: u64, observer: &Observer, look: &WalkReply) -> WalkRequest {
     WalkRequest {
-        inode: address.inode,
-        which,
         mode: Mode::Locked as u32,
         observer: observer.pid(),
         pidns_level: look.pidns_level,
         pidns_inode: look.pidns_inode,
-        ..WalkRequest::default()
+        ..address.request(which)
     }
 }
 

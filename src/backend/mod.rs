@@ -22,7 +22,7 @@ use std::fmt;
 use std::io;
 
 use crate::error::{Contention, Result};
-use crate::iter::{Consistency, RingName};
+use crate::iter::{Consistency, Name};
 
 /// How the kernel is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -152,8 +152,8 @@ impl Refusal {
 ///
 /// [`Record`]: crate::Record
 pub trait ReadText<R>: Send + Sync {
-    /// The ring, for messages.
-    fn name(&self) -> RingName;
+    /// The ring or the epoll set, for messages.
+    fn name(&self) -> Name;
 
     /// Reads once, or says what was in the way.
     fn read(&mut self) -> Result<Result<Consistency, Contention>>;

@@ -67,11 +67,7 @@ impl<R: Dumped> Native<R> {
     /// Reads the table once: its size, or what was in the way.
     pub(crate) fn read(&mut self, which: u64) -> Result<Result<(usize, Consistency), Contention>> {
         loop {
-            self.maps.ask(WalkRequest {
-                inode: self.address.inode,
-                which,
-                ..WalkRequest::default()
-            })?;
+            self.maps.ask(self.address.request(which))?;
             let consistency = match run_session(self.link.as_fd(), &self.address)? {
                 Ok(consistency) => consistency,
                 Err(why) => return Ok(Err(why)),
@@ -79,8 +75,7 @@ impl<R: Dumped> Native<R> {
             let reply = self.maps.answer()?;
             match maps::room_for::<R>(reply.nr_slots as usize) {
                 Some(capacity) if reply.status() == Some(Status::TooMany) => {
-                    *self = Self::load(self.address.clone(), capacity)
-                        .map_err(|e| no_room(capacity, e))?;
+                    *self = self.with_room(capacity)?;
                 }
                 // No last record: it did not end.
                 _ if reply.status() == Some(Status::NotFound) => {
@@ -91,6 +86,20 @@ impl<R: Dumped> Native<R> {
                 }
                 _ => return Ok(outcome::<R>(&self.address, &reply)?.map(|nr| (nr, consistency))),
             }
+        }
+    }
+
+    /// The same with more room, if what is there now is the same.
+    fn with_room(&self, capacity: usize) -> Result<Self> {
+        let larger =
+            Self::load(self.address.clone(), capacity).map_err(|e| no_room(capacity, e))?;
+        let facts = |link: &OwnedFd| {
+            let facts = bpf::link_facts(link.as_fd()).map_err(|e| Error::os("ask a link", e))?;
+            Ok::<_, Error>(facts.map(|facts| (facts.inode, facts.ep_id)))
+        };
+        match facts(&larger.link)? == facts(&self.link)? {
+            true => Ok(larger),
+            false => Err(self.address.gone()),
         }
     }
 

@@ -1,4 +1,5 @@
-//! Where a ring is to be looked for: its inode, and who holds it.
+//! Where a ring or an epoll set is to be looked for: what it is known by, and who
+//! holds it.
 
 use std::fmt;
 #[cfg(feature = "bpf")]
@@ -10,6 +11,8 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::pidfd;
+#[cfg(feature = "bpf")]
+use crate::record::wire::{WalkReply, WalkRequest};
 use crate::ring::{Ring, Via};
 
 /// One holder of a ring.
@@ -43,28 +46,49 @@ pub(crate) enum NoCopy {
     None,
 }
 
-/// A ring, by its inode: a descriptor is no more than a place to look at, and
-/// is not kept open, so that looking never keeps a ring alive.
+/// What an address is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Known by its inode.
+    Ring,
+    /// All of them share one inode: known by its descriptor and, once it was
+    /// seen, by a number that is opaque.
+    Epoll { seen: u64 },
+}
+
+/// A ring or an epoll set: a descriptor is no more than a place to look at, and
+/// is not kept open, so that looking never keeps it alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
+    kind: Kind,
+    /// Of the file.
     pub(crate) inode: u64,
     /// Never empty.
     pub(crate) places: Vec<Place>,
 }
 
 impl Address {
-    /// A descriptor of our own.
+    /// A ring that is a descriptor of our own.
     pub(crate) fn of_fd(fd: BorrowedFd<'_>) -> Result<Self> {
-        let pid = std::process::id();
-        let inode = inode_of(fd, pid, fd.as_raw_fd())?;
-        Ok(Self::at(inode, pid, fd.as_raw_fd()))
+        Self::at(Kind::Ring, fd, std::process::id(), fd.as_raw_fd())
     }
 
-    /// A descriptor of a process, looked at through a copy.
+    /// A ring that is a descriptor of a process, looked at through a copy.
     pub(crate) fn of_process(pid: u32, fd: i32) -> Result<Self> {
         let copy = pidfd::copy_of(pid, fd)?;
-        let inode = inode_of(copy.as_fd(), pid, fd)?;
-        Ok(Self::at(inode, pid, fd))
+        Self::at(Kind::Ring, copy.as_fd(), pid, fd)
+    }
+
+    /// The same for an epoll set.
+    pub(crate) fn of_epoll_fd(fd: BorrowedFd<'_>) -> Result<Self> {
+        let kind = Kind::Epoll { seen: 0 };
+        Self::at(kind, fd, std::process::id(), fd.as_raw_fd())
+    }
+
+    /// The same for an epoll set.
+    pub(crate) fn of_process_epoll(pid: u32, fd: i32) -> Result<Self> {
+        let copy = pidfd::copy_of(pid, fd)?;
+        Self::at(Kind::Epoll { seen: 0 }, copy.as_fd(), pid, fd)
     }
 
     /// All holders of a ring that was found.
@@ -79,12 +103,13 @@ impl Address {
             })
             .collect();
         Self {
+            kind: Kind::Ring,
             inode: ring.inode,
             places,
         }
     }
 
-    /// A descriptor of the ring, for as long as it takes to use it.
+    /// A descriptor of it, for as long as it takes to use it.
     #[cfg(feature = "bpf")]
     pub(crate) fn copy_descriptor(&self) -> Result<OwnedFd, NoCopy> {
         let mut found = false;
@@ -105,9 +130,7 @@ impl Address {
                 copy => copy,
             };
             match copy {
-                Ok(copy) if rustix::fs::fstat(&copy).is_ok_and(|s| s.st_ino == self.inode) => {
-                    return Ok(copy)
-                }
+                Ok(copy) if self.is_of(&copy) => return Ok(copy),
                 Err(error @ Error::NotPermitted { .. }) => refused = Some(error),
                 _ => {}
             }
@@ -120,23 +143,87 @@ impl Address {
         })
     }
 
-    fn at(inode: u64, pid: u32, fd: i32) -> Self {
-        Self {
-            inode,
-            places: vec![Place {
+    /// True as far as the descriptor by itself tells: of an epoll set only that
+    /// it is one.
+    #[cfg(feature = "bpf")]
+    fn is_of(&self, copy: &OwnedFd) -> bool {
+        let same = rustix::fs::fstat(copy).is_ok_and(|s| s.st_ino == self.inode);
+        let is_epoll = || link_of(copy.as_fd()).is_ok_and(|link| link == EPOLL);
+        same && (self.kind == Kind::Ring || is_epoll())
+    }
+
+    fn at(kind: Kind, fd: BorrowedFd<'_>, pid: u32, shown: i32) -> Result<Self> {
+        let what = link_of(fd)?;
+        match kind {
+            Kind::Ring if what != RING => Err(Error::NotARing {
                 pid,
-                tid: pid,
-                via: Via::Descriptor(fd),
-            }],
+                fd: shown,
+                what,
+            }),
+            Kind::Epoll { .. } if what != EPOLL => Err(Error::NotAnEpoll {
+                pid,
+                fd: shown,
+                what,
+            }),
+            kind => Ok(Self {
+                kind,
+                inode: rustix::fs::fstat(fd)
+                    .map_err(|e| Error::os("fstat of a descriptor", e))?
+                    .st_ino,
+                places: vec![Place {
+                    pid,
+                    tid: pid,
+                    via: Via::Descriptor(shown),
+                }],
+            }),
         }
     }
 
-    pub(crate) fn name(&self) -> RingName {
-        RingName(self.inode)
+    /// What the programs are asked. `which` is of a ring that has several.
+    #[cfg(feature = "bpf")]
+    pub(crate) fn request(&self, which: u64) -> WalkRequest {
+        let request = WalkRequest {
+            inode: self.inode,
+            which,
+            ..WalkRequest::default()
+        };
+        match (self.kind, self.places[0].via) {
+            (Kind::Epoll { seen }, Via::Descriptor(fd)) => WalkRequest {
+                which: seen,
+                fd,
+                ..request
+            },
+            _ => request,
+        }
     }
 
-    /// The error for a ring that no holder has any more.
+    /// What a program met: from now on it is that.
+    #[cfg(feature = "bpf")]
+    pub(crate) fn met(&mut self, reply: &WalkReply) {
+        if let Kind::Epoll { seen } = &mut self.kind {
+            *seen = reply.which;
+        }
+    }
+
+    pub(crate) fn name(&self) -> Name {
+        match (self.kind, self.places[0]) {
+            (
+                Kind::Epoll { .. },
+                Place {
+                    pid,
+                    via: Via::Descriptor(fd),
+                    ..
+                },
+            ) => Name::Epoll { pid, fd },
+            _ => Name::Ring(self.inode),
+        }
+    }
+
+    /// The error for what no holder has any more.
     pub(crate) fn gone(&self) -> Error {
+        if let name @ Name::Epoll { .. } = self.name() {
+            return name.gone();
+        }
         let first = self.places[0];
         let holder = match first.via {
             Via::Descriptor(fd) => format!("process {} (descriptor {fd})", first.pid),
@@ -155,18 +242,47 @@ impl Address {
     }
 }
 
-/// A ring as messages name it.
-#[derive(Clone, Copy)]
-pub struct RingName(pub(crate) u64);
+/// A ring or an epoll set as messages name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Name {
+    /// By its inode.
+    Ring(u64),
+    Epoll {
+        pid: u32,
+        fd: i32,
+    },
+    /// By the number that only a native iterator tells.
+    #[cfg_attr(not(feature = "bpf"), allow(dead_code))]
+    EpollId(u64),
+}
 
-impl fmt::Display for RingName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ring {}", self.0)
+impl Name {
+    /// The error for what is no longer there, where no more is known.
+    pub(crate) fn gone(self) -> Error {
+        match self {
+            Self::Ring(ring) => Error::RingGone {
+                ring,
+                holder: "whoever had it".into(),
+            },
+            set => Error::EpollGone {
+                set: set.to_string(),
+            },
+        }
     }
 }
 
-/// What it means that the kernel did not attach an iterator to a descriptor
-/// of ours.
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ring(inode) => write!(f, "ring {inode}"),
+            Self::Epoll { pid, fd } => write!(f, "epoll set {fd} of process {pid}"),
+            Self::EpollId(id) => write!(f, "epoll set with id {id}"),
+        }
+    }
+}
+
+/// What it means that the kernel did not attach an iterator of a ring to a
+/// descriptor of ours.
 #[cfg(feature = "bpf")]
 pub(crate) fn ring_attach_error(fd: BorrowedFd<'_>, errno: Errno) -> Option<Error> {
     let address = || Address::of_fd(fd);
@@ -180,18 +296,23 @@ pub(crate) fn ring_attach_error(fd: BorrowedFd<'_>, errno: Errno) -> Option<Erro
     }
 }
 
-/// The inode of a descriptor of ours that is a ring.
-fn inode_of(fd: BorrowedFd<'_>, pid: u32, shown: i32) -> Result<u64> {
-    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let what = std::fs::read_link(&path)
-        .map_err(|e| Error::os(format!("readlink {path} (is /proc mounted?)"), e))?;
-    if what.as_os_str() != "anon_inode:[io_uring]" {
-        return Err(Error::NotARing {
-            pid,
-            fd: shown,
-            what: what.display().to_string(),
-        });
+/// The same for that of an epoll set.
+#[cfg(feature = "bpf")]
+pub(crate) fn epoll_attach_error(fd: BorrowedFd<'_>, errno: Errno) -> Option<Error> {
+    match errno {
+        Errno::OPNOTSUPP => Address::of_epoll_fd(fd).err(),
+        _ => None,
     }
-    let stat = rustix::fs::fstat(fd).map_err(|e| Error::os("fstat of a ring", e))?;
-    Ok(stat.st_ino)
+}
+
+/// What `/proc/PID/fd` shows: anon_inodefs is the kernel's alone, and no file
+/// elsewhere has a name that begins with its.
+const RING: &str = "anon_inode:[io_uring]";
+pub(crate) const EPOLL: &str = "anon_inode:[eventpoll]";
+
+fn link_of(fd: BorrowedFd<'_>) -> Result<String> {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let link = std::fs::read_link(&path)
+        .map_err(|e| Error::os(format!("readlink {path} (is /proc mounted?)"), e))?;
+    Ok(link.display().to_string())
 }

@@ -1,15 +1,17 @@
-//! What is attached to a ring and gives its records.
+//! What is attached to a ring or an epoll set and gives its records.
 
 mod address;
 mod engine;
+mod epoll;
 #[cfg(feature = "bpf")]
 mod files;
 mod snapshot;
 mod uring;
 
 #[cfg(feature = "bpf")]
-pub(crate) use address::{ring_attach_error, NoCopy, Place};
-pub(crate) use address::{Address, RingName};
+pub(crate) use address::{epoll_attach_error, ring_attach_error, NoCopy, Place};
+pub(crate) use address::{Address, Name, EPOLL};
+pub use epoll::EpollIter;
 #[cfg(feature = "bpf")]
 pub use files::{Descriptors, UringFileIter};
 pub use snapshot::{Consistency, Snapshot};

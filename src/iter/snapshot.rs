@@ -17,7 +17,7 @@ pub enum Consistency {
     /// Read under the lock in parts, each of one moment, as a table of more
     /// than 1,000,000 slots has to be.
     Parts,
-    /// Read without the lock, and seen not to move: `uring_lock` was free
+    /// Read without the lock, and seen not to move: the lock was free
     /// before each record and at the end, table and size were the same before
     /// and after, two passes gave the same records, and the reader was not
     /// taken off its CPU meanwhile. What could still go unseen are several

@@ -13,7 +13,7 @@ use crate::iter::engine::{read_text, Engine};
 use crate::iter::{Address, Consistency, Snapshot};
 #[cfg(feature = "bpf")]
 use crate::record::BufFields;
-use crate::record::{Record, RegisteredBuf};
+use crate::record::{Record, RegisteredBuf, RingRecord};
 use crate::ring::Ring;
 
 #[cfg(feature = "bpf")]
@@ -52,7 +52,9 @@ impl<R: Record> Options<R> {
         self.retry = retry;
         self
     }
+}
 
+impl<R: RingRecord> Options<R> {
     /// See [`UringIter::attach`].
     ///
     /// # Errors
@@ -122,7 +124,7 @@ pub struct UringIter<R: Record> {
     pub(super) retry: Retry,
 }
 
-impl<R: Record> UringIter<R> {
+impl<R: RingRecord> UringIter<R> {
     /// Options other than the defaults.
     pub fn options() -> Options<R> {
         Options::new()
@@ -164,8 +166,10 @@ impl<R: Record> UringIter<R> {
     pub fn attach_ring(ring: &Ring) -> Result<Self> {
         Self::options().attach_ring(ring)
     }
+}
 
-    fn open(address: Address, options: Options<R>) -> Result<Self> {
+impl<R: Record> UringIter<R> {
+    pub(super) fn open(address: Address, options: Options<R>) -> Result<Self> {
         let (engine, selection) = select::select(options.backend, |backend| match backend {
             #[cfg(feature = "bpf")]
             Backend::Native => Ok(Engine::Native(Box::new((

@@ -13,7 +13,7 @@ use crate::backend::{ReadText, Reason};
 #[cfg(feature = "bpf")]
 use crate::error::Error;
 use crate::iter::Address;
-use crate::record::{Dumped, Record, Room};
+use crate::record::{Dumped, Room};
 
 /// What kind of file it is, by the mode of its inode, or by its name where
 /// that is all there is.
@@ -45,6 +45,9 @@ pub enum FileKind {
     AnonInode,
     /// None of these.
     Other,
+    /// Not told by this backend: fdinfo shows inode, device and position of
+    /// the files in an epoll set, and nothing else of them.
+    Unknown,
 }
 
 impl std::fmt::Display for FileKind {
@@ -61,6 +64,7 @@ impl std::fmt::Display for FileKind {
             Self::IoUring => "io_uring",
             Self::AnonInode => "anon inode",
             Self::Other => "other",
+            Self::Unknown => "unknown",
         })
     }
 }
@@ -88,7 +92,25 @@ const _: () = {
     assert!(std::mem::offset_of!(FileIdentity, kind) == 38);
 };
 
+/// A kind that no program writes.
+const UNKNOWN: u8 = u8::MAX;
+
 impl FileIdentity {
+    /// What a text tells: not its kind, flags and mode.
+    pub(crate) fn of_unknown_kind(inode: u64, device: u32, pos: i64) -> Self {
+        Self {
+            file: 0,
+            inode,
+            pos,
+            dev_major: device >> 20, // MINORBITS, include/linux/kdev_t.h
+            dev_minor: device & 0xf_ffff,
+            flags: 0,
+            mode: 0,
+            kind: UNKNOWN,
+            pad: 0,
+        }
+    }
+
     /// What kind of file it is.
     pub fn kind(&self) -> FileKind {
         match self.kind {
@@ -102,6 +124,7 @@ impl FileIdentity {
             8 => FileKind::Epoll,
             9 => FileKind::IoUring,
             10 => FileKind::AnonInode,
+            UNKNOWN => FileKind::Unknown,
             _ => FileKind::Other,
         }
     }
@@ -119,12 +142,14 @@ impl FileIdentity {
         (self.dev_major, self.dev_minor)
     }
 
-    /// `O_*` as open(2) and fcntl(2) `F_GETFL` have them (`f_flags`).
+    /// `O_*` as open(2) and fcntl(2) `F_GETFL` have them (`f_flags`); 0 for
+    /// [`FileKind::Unknown`].
     pub fn flags(&self) -> u32 {
         self.flags
     }
 
-    /// `S_IF*` and permissions of the inode, as `st_mode` of stat(2).
+    /// `S_IF*` and permissions of the inode, as `st_mode` of stat(2); 0
+    /// for [`FileKind::Unknown`].
     pub fn mode(&self) -> u16 {
         self.mode
     }
@@ -135,9 +160,9 @@ impl FileIdentity {
     }
 
     /// True if both are the same open file, in two records that were read
-    /// while that was open.
+    /// while that was open; never for [`FileKind::Unknown`].
     pub fn same_file(&self, other: &Self) -> bool {
-        self.file == other.file && self.inode == other.inode
+        self.file != 0 && self.file == other.file && self.inode == other.inode
     }
 
     #[cfg(feature = "bpf")]
@@ -260,8 +285,6 @@ impl Dumped for RegisteredFile {
         )))
     }
 }
-
-impl Record for RegisteredFile {}
 
 impl std::fmt::Debug for RegisteredFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -5,16 +5,25 @@
 
 mod buf;
 mod dumped;
+mod epoll;
 mod file;
 #[cfg(feature = "bpf")]
 pub(crate) mod wire;
 
 pub use buf::{BufFields, Direction, RegisteredBuf, RegisteredBufs};
 pub(crate) use dumped::{Dumped, Room};
+pub use epoll::{EpollEvents, EpollItem};
 pub use file::{FileIdentity, FileKind, RegisteredFile};
 
-/// A record of a table that an iterator shows: [`RegisteredBuf`],
-/// [`RegisteredFile`], and no type of another crate.
+/// A record that an iterator shows: [`RegisteredBuf`], [`RegisteredFile`],
+/// [`EpollItem`], and no type of another crate.
 pub trait Record: Dumped {}
 
+/// A record of a table of a ring.
+pub trait RingRecord: Record {}
+
 impl Record for RegisteredBuf {}
+impl RingRecord for RegisteredBuf {}
+impl Record for RegisteredFile {}
+impl RingRecord for RegisteredFile {}
+impl Record for EpollItem {}

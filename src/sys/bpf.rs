@@ -24,6 +24,11 @@ pub(crate) fn bufs_object() -> &'static [u8] {
     object_file!("../../bpf/bufs.bpf.o")
 }
 
+/// The compiled `bpf/epoll.bpf.c`.
+pub(crate) fn epoll_object() -> &'static [u8] {
+    object_file!("../../bpf/epoll.bpf.o")
+}
+
 /// The compiled `bpf/files.bpf.c`.
 pub(crate) fn files_object() -> &'static [u8] {
     object_file!("../../bpf/files.bpf.o")

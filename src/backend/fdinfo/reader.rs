@@ -7,7 +7,7 @@ use crate::backend::fdinfo::text::{parse, RingText, Text};
 use crate::backend::select::{check_proc, NotOpened};
 use crate::backend::ReadText;
 use crate::error::{Contention, Error, Result};
-use crate::iter::{Address, Consistency, RingName};
+use crate::iter::{Address, Consistency, Name};
 use crate::record::RegisteredBuf;
 use crate::ring::Via;
 
@@ -80,7 +80,7 @@ impl Reader {
 }
 
 impl ReadText<RegisteredBuf> for Reader {
-    fn name(&self) -> RingName {
+    fn name(&self) -> Name {
         self.address.name()
     }
 

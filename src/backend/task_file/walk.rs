@@ -94,6 +94,7 @@ impl<R: Dumped> Walker<R> {
         loop {
             let reply = self.run(mode, which)?;
             if reply.status() != Some(Status::NotFound) {
+                self.address.met(&reply);
                 return Ok(reply);
             }
             // This holder let go of it; another may still have it. One look
@@ -113,10 +114,8 @@ impl<R: Dumped> Walker<R> {
 
     fn run(&mut self, mode: Mode, which: u64) -> Result<WalkReply> {
         self.loaded.maps.ask(WalkRequest {
-            inode: self.address.inode,
-            which,
             mode: mode as u32,
-            ..WalkRequest::default()
+            ..self.address.request(which)
         })?;
         program::run(&self.loaded.link)?;
         self.loaded.maps.answer()
