@@ -116,8 +116,8 @@ fn print_ring(
             None => String::new(),
         },
         match bufs.consistency() {
-            Consistency::Raw => format!(". {}", common::how_read(Consistency::Raw)),
-            consistency => format!(" ({})", common::how_read(consistency)),
+            Consistency::Raw => format!(". {}", common::how_read(Consistency::Raw, "uring_lock")),
+            consistency => format!(" ({})", common::how_read(consistency, "uring_lock")),
         },
     )?;
     if shown(args, bufs).next().is_some() {

@@ -150,7 +150,7 @@ fn print_table(options: &Options, seen: &Seen<'_>, out: &mut dyn Write) -> Resul
         common::count(seen.files.len(), "slot"),
         filled.filter(direct).count(),
         seen.descriptors.pid(),
-        common::how_read(seen.consistency),
+        common::how_read(seen.consistency, "uring_lock"),
     )?;
     if shown(args, seen).next().is_some() {
         let header = [

@@ -77,14 +77,20 @@ pub(crate) enum Format {
     Json,
 }
 
+impl From<BackendArg> for Backend {
+    fn from(arg: BackendArg) -> Self {
+        match arg {
+            BackendArg::Auto => Self::Auto,
+            BackendArg::Native => Self::Native,
+            BackendArg::TaskFile => Self::TaskFile,
+            BackendArg::Fdinfo => Self::Fdinfo,
+        }
+    }
+}
+
 impl Args {
     pub(crate) fn backend(&self) -> Backend {
-        match self.backend {
-            BackendArg::Auto => Backend::Auto,
-            BackendArg::Native => Backend::Native,
-            BackendArg::TaskFile => Backend::TaskFile,
-            BackendArg::Fdinfo => Backend::Fdinfo,
-        }
+        self.backend.into()
     }
 
     /// The rings that were asked for.
@@ -181,13 +187,14 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Runs `once`, or again and again, and gives the exit code.
+    /// Runs `once` with what finds rings, or again and again, and gives the exit
+    /// code.
     pub(crate) fn main(
         name: &'static str,
         args: &Args,
         mut once: impl FnMut(&mut Program, &mut RingFinder, &mut dyn Write) -> Result<(), Stop>,
     ) -> ExitCode {
-        let mut program = Self { name, worst: 0 };
+        let mut program = Self::new(name);
         // A native iterator shows one ring: others have to find it.
         let find = match args.backend() {
             Backend::Native => Backend::Auto,
@@ -206,10 +213,23 @@ impl Program {
                 ));
             }
         }
+        program.repeat(args.watch, |program, out| once(program, &mut finder, out))
+    }
+
+    pub(crate) fn new(name: &'static str) -> Self {
+        Self { name, worst: 0 }
+    }
+
+    /// Runs `once`, or again and again, and gives the exit code.
+    pub(crate) fn repeat(
+        mut self,
+        watch: Option<u64>,
+        mut once: impl FnMut(&mut Program, &mut dyn Write) -> Result<(), Stop>,
+    ) -> ExitCode {
+        let program = &mut self;
         loop {
             let mut out = io::BufWriter::new(io::stdout().lock());
-            let done = once(&mut program, &mut finder, &mut out)
-                .and_then(|()| out.flush().map_err(Stop::Io));
+            let done = once(program, &mut out).and_then(|()| out.flush().map_err(Stop::Io));
             match done {
                 Ok(()) => {}
                 // Who reads us has seen enough.
@@ -226,7 +246,7 @@ impl Program {
                     break;
                 }
             }
-            let Some(seconds) = args.watch else { break };
+            let Some(seconds) = watch else { break };
             drop(out);
             if reader_goes_within(Duration::from_secs(seconds)) {
                 break;

@@ -4,9 +4,10 @@ use std::fmt::Display;
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bitflags::Flags;
 use comfy_table::{presets, CellAlignment, ContentArrangement, Table};
 use serde_json::{json, Value};
-use uring_bpf_iter::{Charged, Consistency, FileIdentity, Ring, SetupFlags, Via};
+use uring_bpf_iter::{Charged, Consistency, FileIdentity, FileKind, Ring, SetupFlags, Via};
 
 use super::{Args, Stop};
 
@@ -65,12 +66,12 @@ fn others(ring: &Ring) -> String {
 }
 
 /// How far what was read belongs together.
-pub(crate) fn how_read(consistency: Consistency) -> &'static str {
+pub(crate) fn how_read(consistency: Consistency, lock: &str) -> String {
     match consistency {
-        Consistency::Raw => "RAW: a look without lock or proof, records may be torn",
-        Consistency::Locked => "read under uring_lock",
-        Consistency::Parts => "read under uring_lock, in parts",
-        _ => "read without the lock, verified",
+        Consistency::Raw => "RAW: a look without lock or proof, records may be torn".into(),
+        Consistency::Locked => format!("read under {lock}"),
+        Consistency::Parts => format!("read under {lock}, in parts"),
+        _ => "read without the lock, verified".into(),
     }
 }
 
@@ -90,8 +91,9 @@ pub(crate) fn add_file(line: &mut Value, file: Option<&FileIdentity>) {
         let (major, minor) = file.device();
         format!("{major}:{minor}")
     }));
-    line["flags"] = json!(file.map(FileIdentity::flags));
-    line["mode"] = json!(file.map(FileIdentity::mode));
+    let known = file.filter(|file| file.kind() != FileKind::Unknown);
+    line["flags"] = json!(known.map(FileIdentity::flags));
+    line["mode"] = json!(known.map(FileIdentity::mode));
     line["position"] = json!(file.map(FileIdentity::position));
 }
 
@@ -112,11 +114,12 @@ pub(crate) fn flag_names(flags: Option<SetupFlags>) -> String {
     match flags {
         None => "flags unknown".into(),
         Some(flags) if flags.is_empty() => "no flags".into(),
-        Some(flags) => bitflags_names(flags).join("|"),
+        Some(flags) => bit_names(&flags).join("|"),
     }
 }
 
-fn bitflags_names(flags: SetupFlags) -> Vec<String> {
+/// The names of the bits that are set, and a number for those that have none.
+pub(crate) fn bit_names<F: Flags<Bits = u32>>(flags: &F) -> Vec<String> {
     let mut names = flags.iter_names();
     let mut all: Vec<String> = names.by_ref().map(|(name, _)| name.into()).collect();
     let rest = names.remaining();
@@ -149,6 +152,13 @@ pub(crate) fn or_unknown(value: Option<impl Display>) -> String {
     value.map_or_else(|| "?".into(), |value| value.to_string())
 }
 
+/// Milliseconds since 1970.
+pub(crate) fn time_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}
+
 /// The JSON object of a ring; README.md states the schema.
 pub(crate) fn ring_json(ring: &Ring) -> Value {
     let holders: Vec<Value> = ring
@@ -170,17 +180,14 @@ pub(crate) fn ring_json(ring: &Ring) -> Value {
         Some(Charged::User { uid, locked_bytes }) => (Some(uid), Some(locked_bytes)),
         _ => (None, None),
     };
-    let time_ms = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64);
     json!({
         "type": "ring",
         "ring": ring.inode,
-        "time_ms": time_ms,
+        "time_ms": time_ms(),
         "holders": holders,
         "creator_uid": ring.creator_uid,
         "flags": ring.flags.map(|flags| flags.bits()),
-        "flag_names": ring.flags.map(bitflags_names),
+        "flag_names": ring.flags.map(|flags| bit_names(&flags)),
         "sq_entries": ring.sq.map(|q| q.entries),
         "sq_head": ring.sq.map(|q| q.head),
         "sq_tail": ring.sq.map(|q| q.tail),
