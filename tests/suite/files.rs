@@ -93,10 +93,10 @@ fn assert_table(way: Way, seen: &Snapshot<'_, RegisteredFile>, expected: &[Optio
 }
 
 /// O_LARGEFILE is set inside of the kernel, and shown by F_GETFL or not.
-const FMODE_MASK: u32 = 0o100000;
+pub(super) const FMODE_MASK: u32 = 0o100000;
 
 /// By what /proc calls it, and by its mode.
-fn kind(known: &KnownFile) -> FileKind {
+pub(super) fn kind(known: &KnownFile) -> FileKind {
     match &*known.name {
         "anon_inode:[eventfd]" => FileKind::Eventfd,
         "anon_inode:[eventpoll]" => FileKind::Epoll,

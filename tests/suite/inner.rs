@@ -21,6 +21,8 @@ pub(crate) fn mode() -> Option<String> {
 pub(crate) fn run(mode: &str) -> ExitCode {
     // What it starts are ordinary programs.
     match mode {
+        // It is ended by the trial.
+        "epoll-set" => super::epoll::inside(),
         "namespace" => super::namespaces::inside(),
         "huge-pages" => super::memory::inside_huge_pages(),
         "unprivileged" => super::unprivileged::inside(),

@@ -40,8 +40,11 @@ macro_rules! native_trials {
 mod attach;
 mod contention;
 mod dying;
+mod epoll;
+mod epoll_torn;
 mod errors;
 mod examples;
+mod examples_epoll;
 mod examples_exit;
 mod examples_shown;
 mod fakes;
@@ -87,7 +90,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         long_hold::trials(),
         contention::trials(),
         torn::trials(),
+        epoll_torn::trials(),
         dying::trials(),
+        epoll::trials(),
         namespaces::trials(),
         memory::trials(),
         native_locks::trials(),
@@ -107,6 +112,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         unprivileged::trials(),
         examples::trials(),
         examples_shown::trials(),
+        examples_epoll::trials(),
         examples_exit::trials(),
         types::trials(),
     ]

@@ -32,7 +32,7 @@ const REST: Duration = Duration::from_micros(40);
 
 /// One stress at a time, for there may be no more than two CPUs: a reader and a
 /// writer on one CPU never meet inside a system call.
-static ALONE: Mutex<()> = Mutex::new(());
+pub(super) static ALONE: Mutex<()> = Mutex::new(());
 
 /// Slots of the table. The rarer the looks, the longer each must be open to
 /// tearing; but with a large table the lock is seldom free for a verified look.
@@ -192,13 +192,13 @@ fn read(way: Way, limit: Duration, iter: &mut UringBufIter) -> Result<Snapshot<'
 }
 
 /// Two CPUs that this process may use.
-fn two_cpus() -> Option<(usize, usize)> {
+pub(super) fn two_cpus() -> Option<(usize, usize)> {
     let may = sched_getaffinity(None).expect("affinity");
     let mut cpus = (0..CpuSet::MAX_CPU).filter(|cpu| may.is_set(*cpu));
     Some((cpus.next()?, cpus.next()?))
 }
 
-fn pin(thread: Option<Pid>, cpu: usize) {
+pub(super) fn pin(thread: Option<Pid>, cpu: usize) {
     let mut one = CpuSet::new();
     one.set(cpu);
     sched_setaffinity(thread, &one).expect("affinity");

@@ -4,10 +4,11 @@ use std::error;
 use std::fmt;
 
 use uring_bpf_iter::{
-    Backend, BufFields, Charged, Consistency, Contention, Descriptors, Direction, Error,
-    FileIdentity, FileKind, Holder, Link, LinkInfo, LockOwner, Options, Pinned, Queue, Reason,
-    Records, Refusal, RegisteredBuf, RegisteredFile, Retry, Ring, RingFinder, Selection,
-    SetupFlags, Snapshot, SqPoll, Survey, Unseen, UringBufIter, UringFileIter, Via,
+    Backend, BufFields, Charged, Consistency, Contention, Descriptors, Direction, EpollEvents,
+    EpollItem, EpollIter, Error, FileIdentity, FileKind, Holder, Link, LinkInfo, LockOwner,
+    Options, Pinned, Queue, Reason, Records, Refusal, RegisteredBuf, RegisteredFile, Retry, Ring,
+    RingFinder, Selection, SetupFlags, Snapshot, SqPoll, Survey, Unseen, UringBufIter,
+    UringFileIter, Via,
 };
 
 use super::{done, Outcome};
@@ -22,6 +23,9 @@ fn send_and_sync() -> Outcome {
     send_sync_debug::<(UringFileIter, Descriptors, RegisteredFile)>();
     send_sync_debug::<(FileIdentity, FileKind)>();
     send_sync_debug::<(Link<RegisteredBuf>, LinkInfo, Records<RegisteredBuf>)>();
+    send_sync_debug::<EpollIter>();
+    send_sync_debug::<(EpollItem, EpollEvents, Snapshot<'_, EpollItem>)>();
+    send_sync_debug::<(Link<EpollItem>, Options<EpollItem>)>();
     send_sync_debug::<RingFinder>();
     send_sync_debug::<Options>();
     send_sync_debug::<Snapshot<'_>>();
