@@ -131,7 +131,7 @@ impl Placed {
     }
 }
 
-fn iovecs(slots: &[Option<Registered>]) -> Vec<IoVec> {
+pub(crate) fn iovecs(slots: &[Option<Registered>]) -> Vec<IoVec> {
     let iovec = |buf: Registered| IoVec {
         base: buf.addr,
         len: buf.len,

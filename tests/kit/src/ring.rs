@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::Ordering;
 use std::thread::{self, ThreadId};
 
-use crate::buf::{invalid, BufSpec, Placed, Registered};
+use crate::buf::{invalid, iovecs, BufSpec, Placed, Registered};
 use crate::builder::{cqe_size, sqe_size};
 use crate::files::KnownFile;
 use crate::sys::{self, Mapping, Target};
@@ -179,6 +179,21 @@ impl TestRing {
         let placed = Placed::new(&some(specs))?;
         sys::register_tagged(self.target()?, &placed.iovecs(), &placed.tags())?;
         self.adopt(placed);
+        Ok(())
+    }
+
+    /// Fills the table with memory that somebody else keeps mapped, say the
+    /// buffers of another ring or parts of them. The table does not keep it.
+    ///
+    /// # Errors
+    /// EBUSY if there is a table, EFAULT if nothing is mapped there.
+    pub fn register_foreign(&mut self, bufs: &[Registered]) -> io::Result<()> {
+        let slots: Vec<_> = bufs
+            .iter()
+            .map(|buf| Some(Registered { tag: 0, ..*buf }))
+            .collect();
+        sys::register_buffers(self.target()?, &iovecs(&slots))?;
+        self.bufs = slots;
         Ok(())
     }
 
