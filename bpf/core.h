@@ -64,9 +64,31 @@ struct super_block {
 	u32 s_dev;
 };
 
+struct xarray {
+	void *xa_head;
+};
+
+struct xa_node {
+	void *slots[64];
+};
+
+struct address_space {
+	struct xarray i_pages;
+};
+
+/* With CONFIG_SPARSEMEM; the bitmap with CONFIG_SPARSEMEM_VMEMMAP. */
+struct mem_section {
+	unsigned long section_mem_map;
+};
+
+struct mem_section_usage {
+	unsigned long subsection_map[1];
+};
+
 struct inode {
 	unsigned short i_mode;
 	struct super_block *i_sb;
+	struct address_space *i_mapping;
 	unsigned long i_ino; /* u64 from 7.x on: read by its relocated size */
 };
 
@@ -180,9 +202,21 @@ typedef struct {
 	atomic_t refs;
 } refcount_t;
 
+/* Only its size is of interest. */
+struct page {
+	unsigned long flags;
+};
+
+struct bio_vec {
+	struct page *bv_page;
+	unsigned int bv_len;
+	unsigned int bv_offset;
+};
+
 struct io_mapped_ubuf {
 	u64 ubuf; /* ~0 marks the placeholder of an empty slot up to 6.12 */
 	unsigned int nr_bvecs;
+	struct bio_vec bvec[];
 };
 
 /* Up to 6.11 (io_uring/rsrc.h): no length, an end address. */

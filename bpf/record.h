@@ -129,6 +129,7 @@ enum walk_status {
 struct walk_request {
 	__u64 inode; /* of the ring's file */
 	__u64 which; /* the buffer whose segments are wanted; the epoll set, or 0 */
+	__u64 page_base; /* struct page of page frame 0, 0: not known or not permitted */
 	__u32 mode; /* enum walk_mode */
 	__u32 observer; /* WALK_LOCKED: pid of the observer ... */
 	__u32 pidns_level; /* ... in the namespace of this level ... */
@@ -152,6 +153,19 @@ struct walk_reply {
 	__u32 pad;
 	__u64 which; /* opaque: the epoll set that was met */
 	char owner_comm[16];
+};
+
+/* A one-page file of our own, to learn where the kernel keeps struct page. */
+struct frame_request {
+	__u64 inode;
+	__s32 fd;
+	__u32 pad;
+};
+
+struct frame_reply {
+	__u64 page; /* that file's struct page, 0: not met */
+	__u32 page_bytes; /* sizeof(struct page) */
+	__u32 linear; /* all of them are one array, by page frame number */
 };
 
 enum holder_via {
@@ -226,8 +240,10 @@ _Static_assert(sizeof(struct file_path) == 4104, "wire format");
 _Static_assert(sizeof(struct epoll_item) == 56, "wire format");
 _Static_assert(__builtin_offsetof(struct epoll_item, file.pos) == 32, "STABLE_WORDS");
 _Static_assert(sizeof(struct segment) == 24, "wire format");
-_Static_assert(sizeof(struct walk_request) == 48, "wire format");
+_Static_assert(sizeof(struct walk_request) == 56, "wire format");
 _Static_assert(sizeof(struct walk_reply) == 64, "wire format");
+_Static_assert(sizeof(struct frame_request) == 16, "wire format");
+_Static_assert(sizeof(struct frame_reply) == 16, "wire format");
 _Static_assert(sizeof(struct ring_sighting) == 144, "wire format");
 _Static_assert(sizeof(struct find_request) == 16, "wire format");
 _Static_assert(sizeof(struct find_reply) == 8, "wire format");

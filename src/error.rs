@@ -152,6 +152,17 @@ pub enum Error {
         max: usize,
     },
 
+    /// The ring's table has no slot of that index. (An empty slot is one.)
+    #[error("ring {ring} has no slot {index}: its table has {slots} slots")]
+    NoSuchSlot {
+        /// The inode of the ring.
+        ring: u64,
+        /// The index that was asked for.
+        index: u64,
+        /// The size of the table.
+        slots: u64,
+    },
+
     /// Input from the kernel that makes no sense.
     #[error("malformed input from {origin}: {what}")]
     Malformed {

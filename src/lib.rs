@@ -68,13 +68,13 @@ mod sys;
 pub use backend::{Backend, Reason, Refusal, Selection};
 pub use error::{Contention, Error, LockOwner, Result, Retry};
 pub use find::RingFinder;
-pub use iter::{Consistency, EpollIter, Options, Snapshot, UringBufIter, UringIter};
+pub use iter::{BufPages, Consistency, EpollIter, Options, Snapshot, UringBufIter, UringIter};
 #[cfg(feature = "bpf")]
 pub use iter::{Descriptors, UringFileIter};
 #[cfg(feature = "bpf")]
 pub use link::{Link, LinkInfo, Records};
 pub use record::{
     BufFields, Direction, EpollEvents, EpollItem, FileIdentity, FileKind, Record, RegisteredBuf,
-    RegisteredBufs, RegisteredFile, RingRecord,
+    RegisteredBufs, RegisteredFile, RingRecord, Segment,
 };
 pub use ring::{Charged, Holder, Pinned, Queue, Ring, SetupFlags, SqPoll, Survey, Unseen, Via};

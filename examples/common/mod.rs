@@ -19,7 +19,7 @@ use uring_bpf_iter::{
 };
 
 /// How long to wait for uring_lock with --locked.
-const LOCK_LIMIT: Duration = Duration::from_secs(2);
+pub(crate) const LOCK_LIMIT: Duration = Duration::from_secs(2);
 
 /// Exit codes beside 0, and 2 for wrong usage.
 const FAILED: u8 = 1;
@@ -152,7 +152,7 @@ impl<R: RingRecord> Tables<R> {
     }
 
     fn attach(args: &Args, ring: &Ring) -> Result<UringIter<R>, Error> {
-        UringIter::options()
+        UringIter::<R>::options()
             .backend(args.backend())
             .attach_ring(ring)
     }
@@ -273,6 +273,11 @@ impl Program {
         };
         self.worst = self.worst.max(code);
         code
+    }
+
+    /// What there is; if there is nothing, it says why.
+    pub(crate) fn noted<T>(&mut self, result: Result<T, Error>) -> Option<T> {
+        result.map_err(|error| self.note_error(&error)).ok()
     }
 
     /// Says what a search could not see, and when it found nothing.

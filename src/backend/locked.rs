@@ -96,7 +96,7 @@ impl<R: Dumped> Locked<R> {
                         (self.loaded, self.capacity) = (None, capacity);
                         self.walk(walker, limit.saturating_sub(start.elapsed()), which)
                     }
-                    _ => judge::<R>(walker.address(), &reply, errno)?
+                    _ => judge::<R>(walker.address(), which, &reply, errno)?
                         .map_err(|why| contended(why, attempts)),
                 }
             }
@@ -149,6 +149,7 @@ fn request(address: &Address, which: u64, observer: &Observer, look: &WalkReply)
 /// What the program and the observer's call say together.
 fn judge<R: Dumped>(
     address: &Address,
+    which: u64,
     reply: &WalkReply,
     errno: i32,
 ) -> Result<Result<usize, Contention>> {
@@ -163,7 +164,7 @@ fn judge<R: Dumped>(
             "call io_uring_register(2) on the ring",
             io::Error::from_raw_os_error(errno),
         )),
-        _ => outcome::<R>(address, reply),
+        _ => outcome::<R>(address, which, reply),
     }
 }
 

@@ -49,6 +49,7 @@ impl<R: Dumped> Maps<R> {
         let written = self.request.write(WalkRequest {
             capacity: u32::try_from(self.capacity).unwrap_or(u32::MAX),
             page_shift: page_shift(),
+            page_base: R::page_base().unwrap_or(0),
             ..request
         });
         written

@@ -84,7 +84,11 @@ impl<R: Dumped> Native<R> {
                         "it ended without its last record",
                     ))
                 }
-                _ => return Ok(outcome::<R>(&self.address, &reply)?.map(|nr| (nr, consistency))),
+                _ => {
+                    return Ok(
+                        outcome::<R>(&self.address, which, &reply)?.map(|nr| (nr, consistency))
+                    )
+                }
             }
         }
     }

@@ -1,9 +1,11 @@
 //! The TaskFile backend: BPF programs on iterators of stock kernels.
 
 mod find;
+mod frames;
 mod walk;
 
 pub(crate) use find::Finder;
+pub(crate) use frames::page_base;
 pub(crate) use walk::{no_room, outcome, owner, Walker};
 
 pub(crate) fn page_shift() -> u8 {
@@ -18,11 +20,13 @@ mod tests {
     use uring_testkit::{BufSpec, EpollSet, RingBuilder};
 
     use super::{Finder, Walker};
+    use crate::backend::native::Native;
     use crate::backend::program::COMPAT;
     use crate::backend::select::NotOpened;
     use crate::iter::Address;
     use crate::record::wire::Mode;
-    use crate::record::{EpollItem, RegisteredBuf};
+    use crate::record::{Dumped, EpollItem, RegisteredBuf, RegisteredFile, Segment};
+    use crate::sys::bpf;
 
     fn opened<T>(result: Result<T, NotOpened>) -> T {
         match result {
@@ -32,11 +36,29 @@ mod tests {
         }
     }
 
-    /// What both forms of the programs see of one ring.
-    fn look(address: &Address) -> (Vec<RegisteredBuf>, Vec<String>) {
-        let mut walker = opened(Walker::<RegisteredBuf>::open(address.clone()));
-        let nr = walker.walk(Mode::Verified, 0).unwrap().unwrap();
+    /// A table, by a native iterator too where the kernel has one.
+    fn table<R: Dumped + PartialEq>(address: &Address, which: u64) -> Vec<R> {
+        let mut walker = opened(Walker::<R>::open(address.clone()));
+        let nr = walker.walk(Mode::Verified, which).unwrap().unwrap();
         let records = walker.records(nr).unwrap().to_vec();
+        if bpf::has_target(R::TARGET) {
+            let mut native = opened(Native::<R>::open(address.clone()));
+            let (nr, _) = native.read(which).unwrap().unwrap();
+            assert_eq!(native.records(nr).unwrap(), records);
+        }
+        records
+    }
+
+    #[derive(Debug, PartialEq)]
+    struct Seen {
+        bufs: Vec<RegisteredBuf>,
+        files: Vec<RegisteredFile>,
+        segments: Vec<Segment>,
+        sightings: Vec<String>,
+    }
+
+    /// What one form of the programs sees of a ring.
+    fn look(address: &Address) -> Seen {
         let (sightings, _) = opened(Finder::open())
             .sightings(Some(std::process::id()))
             .unwrap();
@@ -47,7 +69,12 @@ mod tests {
             .collect();
         seen.sort();
         seen.dedup();
-        (records, seen)
+        Seen {
+            bufs: table(address, 0),
+            files: table(address, 0),
+            segments: table(address, 40),
+            sightings: seen,
+        }
     }
 
     /// What the programs see of an epoll set.
@@ -62,9 +89,11 @@ mod tests {
     #[test]
     fn both_forms_of_the_programs_see_the_same() {
         let mut ring = RingBuilder::new(8).build().unwrap();
+        let (end, _other) = rustix::pipe::pipe().unwrap();
         ring.register_sparse(100).unwrap();
         let bufs = [Some(BufSpec::new(5000).at(77).tagged(9)), None];
         ring.update(40, &bufs).unwrap();
+        ring.register_files(&[end.as_fd()]).unwrap();
         let address = Address::of_fd(ring.as_fd()).unwrap();
         let mut set = EpollSet::new().unwrap();
         for data in 0..100 {
@@ -81,10 +110,14 @@ mod tests {
         COMPAT.store(false, Ordering::Relaxed);
 
         assert_eq!(direct, compat);
-        let ((bufs, sightings), items) = direct;
-        assert_eq!((bufs.len(), items.len()), (100, 100));
-        assert_eq!(bufs[40].tag(), Some(9));
+        let (direct, items) = direct;
+        assert_eq!((direct.bufs.len(), direct.files.len()), (100, 1));
+        assert_eq!(direct.bufs[40].tag(), Some(9));
+        let lens: Vec<u32> = direct.segments.iter().map(Segment::len).collect();
+        assert_eq!(lens, [4019, 981]);
+        assert!(direct.segments[1].pfn().is_some());
+        assert_eq!(items.len(), 100);
         // A descriptor, and a mapping that speaks for both of its areas.
-        assert_eq!(sightings.len(), 2, "{sightings:#?}");
+        assert_eq!(direct.sightings.len(), 2, "{:#?}", direct.sightings);
     }
 }

@@ -3,7 +3,7 @@
 use crate::backend::{fdinfo, Backend, ReadText};
 use crate::error::{Result, Retry};
 use crate::iter::Snapshot;
-use crate::record::Record;
+use crate::record::Dumped;
 
 #[cfg(feature = "bpf")]
 use crate::backend::locked::Locked;
@@ -18,7 +18,7 @@ use crate::iter::Consistency;
 #[cfg(feature = "bpf")]
 use crate::record::{wire::Mode, BufFields};
 
-pub(super) enum Engine<R: Record> {
+pub(super) enum Engine<R: Dumped> {
     /// The walker is opened when a look without the lock is wanted.
     #[cfg(feature = "bpf")]
     Native(Box<(Native<R>, Option<Walker<R>>)>),
@@ -28,7 +28,7 @@ pub(super) enum Engine<R: Record> {
 }
 
 #[cfg(feature = "bpf")]
-pub(super) fn walk<R: Record>(
+pub(super) fn walk<R: Dumped>(
     walker: &mut Walker<R>,
     retry: Retry,
     mode: Mode,
@@ -58,7 +58,7 @@ pub(super) fn walk<R: Record>(
 
 /// For what the native iterator cannot do.
 #[cfg(feature = "bpf")]
-pub(super) fn walker_of<R: Record>(
+pub(super) fn walker_of<R: Dumped>(
     (native, walker): &mut (Native<R>, Option<Walker<R>>),
 ) -> Result<&mut Walker<R>> {
     Ok(match walker {
@@ -71,7 +71,7 @@ pub(super) fn walker_of<R: Record>(
 }
 
 #[cfg(feature = "bpf")]
-pub(super) fn read_native<R: Record>(
+pub(super) fn read_native<R: Dumped>(
     engine: &mut (Native<R>, Option<Walker<R>>),
     retry: Retry,
     which: u64,

@@ -5,6 +5,7 @@ mod engine;
 mod epoll;
 #[cfg(feature = "bpf")]
 mod files;
+mod pages;
 mod snapshot;
 mod uring;
 
@@ -14,5 +15,6 @@ pub(crate) use address::{Address, Name, EPOLL};
 pub use epoll::EpollIter;
 #[cfg(feature = "bpf")]
 pub use files::{Descriptors, UringFileIter};
+pub use pages::BufPages;
 pub use snapshot::{Consistency, Snapshot};
 pub use uring::{Options, UringBufIter, UringIter};

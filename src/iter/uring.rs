@@ -13,7 +13,7 @@ use crate::iter::engine::{read_text, Engine};
 use crate::iter::{Address, Consistency, Snapshot};
 #[cfg(feature = "bpf")]
 use crate::record::BufFields;
-use crate::record::{Record, RegisteredBuf, RingRecord};
+use crate::record::{Dumped, RegisteredBuf, RingRecord};
 use crate::ring::Ring;
 
 #[cfg(feature = "bpf")]
@@ -32,7 +32,7 @@ pub struct Options<R = RegisteredBuf> {
     _record: PhantomData<fn() -> R>,
 }
 
-impl<R: Record> Options<R> {
+impl<R: Dumped> Options<R> {
     pub(crate) fn new() -> Self {
         Self {
             backend: Backend::default(),
@@ -118,7 +118,7 @@ pub type UringBufIter = UringIter<RegisteredBuf>;
 ///
 /// It belongs to the process that made it: a child of fork(2) cannot use it.
 #[must_use]
-pub struct UringIter<R: Record> {
+pub struct UringIter<R: Dumped> {
     pub(super) engine: Engine<R>,
     selection: Selection,
     pub(super) retry: Retry,
@@ -168,7 +168,8 @@ impl<R: RingRecord> UringIter<R> {
     }
 }
 
-impl<R: Record> UringIter<R> {
+/// Also what [`BufPages`](crate::BufPages) is made of.
+impl<R: Dumped> UringIter<R> {
     pub(super) fn open(address: Address, options: Options<R>) -> Result<Self> {
         let (engine, selection) = select::select(options.backend, |backend| match backend {
             #[cfg(feature = "bpf")]
@@ -327,7 +328,7 @@ impl<R: Record> UringIter<R> {
     }
 }
 
-impl<R: Record> std::fmt::Debug for UringIter<R> {
+impl<R: Dumped> std::fmt::Debug for UringIter<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("UringIter")
             .field("backend", &self.selection.backend)

@@ -32,6 +32,13 @@ pub trait Dumped:
     /// Says what is wrong with a record that no program of ours has written.
     fn check(&self, at: usize, page_shift: u8) -> Result<(), String>;
 
+    /// The address of `struct page` of page frame 0, if records tell of pages
+    /// and the caller may know their numbers.
+    #[cfg(feature = "bpf")]
+    fn page_base() -> Option<u64> {
+        None
+    }
+
     /// What it means that the kernel did not attach to this descriptor, where
     /// that is about the descriptor.
     #[cfg(feature = "bpf")]

@@ -7,6 +7,7 @@ mod buf;
 mod dumped;
 mod epoll;
 mod file;
+mod segment;
 #[cfg(feature = "bpf")]
 pub(crate) mod wire;
 
@@ -14,6 +15,7 @@ pub use buf::{BufFields, Direction, RegisteredBuf, RegisteredBufs};
 pub(crate) use dumped::{Dumped, Room};
 pub use epoll::{EpollEvents, EpollItem};
 pub use file::{FileIdentity, FileKind, RegisteredFile};
+pub use segment::Segment;
 
 /// A record that an iterator shows: [`RegisteredBuf`], [`RegisteredFile`],
 /// [`EpollItem`], and no type of another crate.

@@ -11,6 +11,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub(crate) struct WalkRequest {
     pub(crate) inode: u64,
     pub(crate) which: u64,
+    pub(crate) page_base: u64,
     pub(crate) mode: u32,
     pub(crate) observer: u32,
     pub(crate) pidns_level: u32,
@@ -128,6 +129,24 @@ pub(crate) struct FindReply {
     pub(crate) nr: u64,
 }
 
+/// `struct frame_request`
+#[derive(Clone, Copy, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct FrameRequest {
+    pub(crate) inode: u64,
+    pub(crate) fd: i32,
+    pub(crate) pad: u32,
+}
+
+/// `struct frame_reply`
+#[derive(Clone, Copy, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct FrameReply {
+    pub(crate) page: u64,
+    pub(crate) page_bytes: u32,
+    pub(crate) linear: u32,
+}
+
 /// `enum holder_via`
 pub(crate) const VIA_DESCRIPTOR: u32 = 0;
 pub(crate) const VIA_REGISTERED: u32 = 1;
@@ -175,16 +194,21 @@ pub(crate) struct RingSighting {
 }
 
 const _: () = {
-    assert!(size_of::<WalkRequest>() == 48);
-    assert!(offset_of!(WalkRequest, mode) == 16);
-    assert!(offset_of!(WalkRequest, fd) == 36);
-    assert!(offset_of!(WalkRequest, page_shift) == 40);
+    assert!(size_of::<WalkRequest>() == 56);
+    assert!(offset_of!(WalkRequest, page_base) == 16);
+    assert!(offset_of!(WalkRequest, mode) == 24);
+    assert!(offset_of!(WalkRequest, fd) == 44);
+    assert!(offset_of!(WalkRequest, page_shift) == 48);
     assert!(size_of::<WalkReply>() == 64);
     assert!(offset_of!(WalkReply, owner) == 8);
     assert!(offset_of!(WalkReply, which) == 40);
     assert!(offset_of!(WalkReply, owner_comm) == 48);
     assert!(size_of::<Descriptor>() == 24 && size_of::<FilePath>() == 4104);
     assert!(size_of::<FindRequest>() == 16 && size_of::<FindReply>() == 8);
+    assert!(size_of::<FrameRequest>() == 16 && size_of::<FrameReply>() == 16);
+    assert!(offset_of!(FrameRequest, fd) == 8);
+    assert!(offset_of!(FrameReply, page_bytes) == 8);
+    assert!(offset_of!(FrameReply, linear) == 12);
     assert!(size_of::<RingSighting>() == 144);
     assert!(offset_of!(RingSighting, pid) == 48);
     assert!(offset_of!(RingSighting, setup_flags) == 76);

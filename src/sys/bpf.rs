@@ -34,6 +34,16 @@ pub(crate) fn files_object() -> &'static [u8] {
     object_file!("../../bpf/files.bpf.o")
 }
 
+/// The compiled `bpf/pages.bpf.c`.
+pub(crate) fn pages_object() -> &'static [u8] {
+    object_file!("../../bpf/pages.bpf.o")
+}
+
+/// The compiled `bpf/frames.bpf.c`.
+pub(crate) fn frames_object() -> &'static [u8] {
+    object_file!("../../bpf/frames.bpf.o")
+}
+
 /// The compiled `bpf/rings.bpf.c`.
 pub(crate) fn rings_object() -> &'static [u8] {
     object_file!("../../bpf/rings.bpf.o")

@@ -84,7 +84,7 @@ impl<R: Dumped> Walker<R> {
                 Some(capacity) if reply.status() == Some(Status::TooMany) => {
                     self.grow(capacity)?;
                 }
-                _ => return outcome::<R>(&self.address, &reply),
+                _ => return outcome::<R>(&self.address, which, &reply),
             }
         }
     }
@@ -176,6 +176,7 @@ fn refuse_if_forbidden(error: Error) -> NotOpened {
 /// What a reply says about the walk.
 pub(crate) fn outcome<R: Dumped>(
     address: &Address,
+    which: u64,
     reply: &WalkReply,
 ) -> Result<Result<usize, Contention>> {
     Ok(match reply.status() {
@@ -196,7 +197,14 @@ pub(crate) fn outcome<R: Dumped>(
                 format!("the kernel ended it before all {} slots", reply.nr_slots),
             ))
         }
-        Some(Status::NotLocked | Status::NoSlot) | None => {
+        Some(Status::NoSlot) => {
+            return Err(Error::NoSuchSlot {
+                ring: address.inode,
+                index: which,
+                slots: reply.nr_slots.into(),
+            })
+        }
+        Some(Status::NotLocked) | None => {
             return Err(Error::malformed(
                 "the walk",
                 format!("status {}", reply.status),

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The pages of one registered buffer of a ring, as segments. The table here is
+ * the array of struct bio_vec of buffer `request.which`; it does not change as
+ * long as the buffer is registered.
+ */
+#include "request.h"
+
+typedef struct segment record_t;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1); /* set at load */
+	__type(key, u32);
+	__type(value, record_t);
+} records SEC(".maps");
+
+#define STABLE_WORDS (sizeof(record_t) / sizeof(u64))
+
+/* Four times what a buffer of 1 GiB, the largest (io_buffer_validate(),
+ * io_uring/rsrc.c), takes in pages of 4 KiB. */
+#define MAX_SLOTS (1 << 20)
+
+static __always_inline record_t *record_at(u64 i)
+{
+	u32 key = i;
+
+	return bpf_map_lookup_elem(&records, &key);
+}
+
+/* An empty slot is a table without segments. */
+static __always_inline u32 open_table(const bool direct, u64 ctx, struct table *t)
+{
+	struct table bufs;
+	u64 imu;
+
+	load_table(direct, ctx, &bufs);
+	*t = (struct table){};
+	if (!is_settled(&bufs))
+		return WALK_CHANGED;
+	if (request.which >= bufs.nr) {
+		t->nr = bufs.nr;
+		return WALK_NO_SLOT;
+	}
+	/* As a plain number: the verifier allows no arithmetic on a typed one. */
+	imu = buf_at(false, &bufs, request.which);
+	if (imu) {
+		t->nr = LOAD(direct, struct io_mapped_ubuf, imu, nr_bvecs);
+		t->slots = imu + bpf_core_field_offset(struct io_mapped_ubuf, bvec);
+	}
+	return WALK_DONE;
+}
+
+/*
+ * A segment that begins in a large folio is counted from its head, and its
+ * offset may be more than a page (io_sqe_buffer_register(), io_uring/rsrc.c,
+ * 6.12 on). Here it is counted from the page in which it begins.
+ */
+static __always_inline void put_segment(u64 page, u64 pfn, u32 offset, u32 len, record_t *r)
+{
+	u32 skipped = offset >> request.page_shift;
+
+	r->page = page + skipped * bpf_core_type_size(struct page);
+	r->pfn = pfn ? pfn + skipped : 0;
+	r->offset = offset & ((1u << request.page_shift) - 1);
+	r->len = len;
+}
+
+/* As a plain number, too. */
+static __always_inline u64 page_of(const bool direct, u64 bv)
+{
+	return number_at(direct, bv + bpf_core_field_offset(struct bio_vec, bv_page), 0);
+}
+
+static __always_inline u64 pfn_of(u64 page)
+{
+	if (!request.page_base || !page)
+		return 0;
+	return (page - request.page_base) / bpf_core_type_size(struct page);
+}
+
+static __always_inline bool load_record(const bool direct, const struct table *t, u64 i,
+					record_t *r)
+{
+	u64 bv = t->slots + i * bpf_core_type_size(struct bio_vec);
+	u64 page = page_of(direct, bv);
+
+	put_segment(page, pfn_of(page), LOAD(direct, struct bio_vec, bv, bv_offset),
+		    LOAD(direct, struct bio_vec, bv, bv_len), r);
+	return true;
+}
+
+#include "dump.h"
+
+/* Of kernels with the patches in kernel/. */
+struct bpf_iter_io_uring_bvec {
+	__u64 opaque[2];
+} __attribute__((aligned(8)));
+
+extern int bpf_iter_io_uring_bvec_new(struct bpf_iter_io_uring_bvec *it,
+				      struct io_mapped_ubuf *ubuf) __ksym __weak;
+extern struct bio_vec *bpf_iter_io_uring_bvec_next(struct bpf_iter_io_uring_bvec *it) __ksym __weak;
+extern void bpf_iter_io_uring_bvec_destroy(struct bpf_iter_io_uring_bvec *it) __ksym __weak;
+extern u64 bpf_page_to_pfn(const struct page *page) __ksym __weak;
+
+static __always_inline void dump_segments(struct io_mapped_ubuf *ubuf)
+{
+	struct bpf_iter_io_uring_bvec it;
+	struct bio_vec *bv;
+	u64 i = zero;
+
+	bpf_iter_io_uring_bvec_new(&it, ubuf);
+	while ((bv = bpf_iter_io_uring_bvec_next(&it))) {
+		record_t r;
+
+		put_segment(page_of(true, (u64)bv), bpf_page_to_pfn(bv->bv_page), bv->bv_offset,
+			    bv->bv_len, &r);
+		put_native(i++, &r);
+	}
+	bpf_iter_io_uring_bvec_destroy(&it);
+	reply.nr_slots = i;
+}
+
+SEC("iter/io_uring_buf")
+int dump_native(struct bpf_iter__io_uring_buf *it)
+{
+	struct io_mapped_ubuf *ubuf = it->ubuf;
+	struct table bufs;
+
+	if (ubuf) {
+		if (it->index == request.which)
+			dump_segments(ubuf);
+		return 0;
+	}
+	load_table(true, (u64)it->ctx, &bufs);
+	if (it->index < bufs.nr)
+		return 0;
+	if (request.which < it->index)
+		return end_native(reply.nr_slots);
+	reply.nr_slots = it->index;
+	reply.status = WALK_NO_SLOT;
+	return 0;
+}
+
+/* The kernel holds uring_lock, and what it shows does not matter. */
+SEC("iter/io_uring_buf")
+int dump_native_compat(struct bpf_iter__io_uring_buf *it)
+{
+	/* As a plain number, too: as what the verifier takes for an argument. */
+	if (reply.status == WALK_NOT_FOUND)
+		walk_ring(false, (u64)LOAD(false, struct bpf_iter__io_uring_buf, (u64)it, ctx));
+	return 0;
+}

@@ -1,0 +1,169 @@
+//! The memory of one registered buffer.
+
+use std::fmt;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use crate::backend::Selection;
+use crate::error::Result;
+use crate::iter::uring::{Options, UringIter};
+use crate::iter::{Address, Consistency, Snapshot};
+use crate::record::Segment;
+use crate::ring::Ring;
+
+/// The pages of the registered buffers of one ring, a buffer at a time. By the
+/// backends TaskFile and Native.
+///
+/// What it shows are the pages that the ring has pinned, not those that are
+/// mapped: they are listed all the same when the process that registered the
+/// buffer has unmapped it, or has something else at that address. So one can
+/// see what a ring keeps in memory, tell that two buffers share a page, and
+/// save a buffer that no address leads to any more.
+///
+/// ```no_run
+/// use uring_bpf_iter::BufPages;
+///
+/// # fn main() -> uring_bpf_iter::Result<()> {
+/// let mut pages = BufPages::attach_pid(1234, 7)?;
+/// for segment in pages.segments(0)?.iter() {
+///     println!("{:?}: {} bytes from {}", segment.pfn(), segment.len(), segment.offset());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// It attaches as a [`UringIter`] does, takes the same capabilities, and keeps
+/// no ring alive either; page frame numbers take more, see [`Segment::pfn`].
+/// Buffers that the kernel provides (a block request lent by ublk, 6.15) have
+/// pages like any other.
+#[must_use]
+pub struct BufPages {
+    iter: UringIter<Segment>,
+}
+
+impl Options<Segment> {
+    /// See [`BufPages::attach`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn attach(self, ring: impl AsFd) -> Result<BufPages> {
+        BufPages::open(Address::of_fd(ring.as_fd())?, self)
+    }
+
+    /// See [`BufPages::attach_pid`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn attach_pid(self, pid: u32, fd: i32) -> Result<BufPages> {
+        BufPages::open(Address::of_process(pid, fd)?, self)
+    }
+
+    /// See [`BufPages::attach_ring`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn attach_ring(self, ring: &Ring) -> Result<BufPages> {
+        BufPages::open(Address::of_ring(ring), self)
+    }
+}
+
+impl BufPages {
+    /// Options other than the defaults.
+    pub fn options() -> Options<Segment> {
+        Options::new()
+    }
+
+    /// Attaches to a ring of this process, as [`UringIter::attach`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn attach(ring: impl AsFd) -> Result<Self> {
+        Self::options().attach(ring)
+    }
+
+    /// Attaches to a ring of another process, as [`UringIter::attach_pid`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn attach_pid(pid: u32, fd: i32) -> Result<Self> {
+        Self::options().attach_pid(pid, fd)
+    }
+
+    /// Attaches to a ring that was found, as [`UringIter::attach_ring`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn attach_ring(ring: &Ring) -> Result<Self> {
+        Self::options().attach_ring(ring)
+    }
+
+    fn open(address: Address, options: Options<Segment>) -> Result<Self> {
+        let iter = UringIter::open(address, options)?;
+        Ok(Self { iter })
+    }
+
+    /// Turns to another ring, as [`UringIter::reattach`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn reattach(&mut self, ring: &Ring) -> Result<()> {
+        self.iter.reattach(ring)
+    }
+
+    /// Which backend serves, and why better ones do not.
+    pub fn selection(&self) -> &Selection {
+        self.iter.selection()
+    }
+
+    /// The segments of the buffer in slot `index`, in the order of its bytes;
+    /// none for an empty slot. Consistent and read without waiting, as
+    /// [`UringIter::snapshot`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchSlot`](crate::Error::NoSuchSlot) for an index beyond the
+    /// table, and those of [`UringIter::snapshot`].
+    pub fn segments(&mut self, index: u64) -> Result<Snapshot<'_, Segment>> {
+        self.iter.look(Consistency::Verified, index)
+    }
+
+    /// The same, read under `uring_lock`, as [`UringIter::snapshot_locked`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchSlot`](crate::Error::NoSuchSlot) for an index beyond the
+    /// table, and those of [`UringIter::snapshot_locked`].
+    pub fn segments_locked(
+        &mut self,
+        index: u64,
+        limit: Duration,
+    ) -> Result<Snapshot<'_, Segment>> {
+        self.iter.look_locked(limit, index)
+    }
+
+    /// The same by one look without lock or proof, as
+    /// [`UringIter::snapshot_raw`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchSlot`](crate::Error::NoSuchSlot) for an index beyond the
+    /// table, and those of [`UringIter::snapshot_raw`].
+    pub fn segments_raw(&mut self, index: u64) -> Result<Snapshot<'_, Segment>> {
+        self.iter.look(Consistency::Raw, index)
+    }
+}
+
+impl fmt::Debug for BufPages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BufPages")
+            .field("backend", &self.selection().backend)
+            .finish_non_exhaustive()
+    }
+}
