@@ -7,17 +7,21 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
-use common::{human, or_unknown, ring_json, Args, Format, Program, Stop, Tables};
+use common::{human, or_unknown, ring_json, Args, Format, Program, Stop, Tables, LOCK_LIMIT};
 use serde_json::{json, Value};
 use uring_bpf_iter::{
-    Charged, Consistency, Direction, Pinned, RegisteredBuf, RegisteredBufs, Ring, Snapshot,
+    BufPages, Charged, Consistency, Direction, Error, Pinned, RegisteredBuf, RegisteredBufs, Ring,
+    Segment, Snapshot,
 };
 
 fn main() -> ExitCode {
     let command = Args::command()
         .name("dump_bufs")
         .about("Shows the registered buffers of the io_uring instances of the machine");
-    let args = Args::from_arg_matches(&command.get_matches()).unwrap_or_else(|e| e.exit());
+    let pages = clap::arg!(--pages "List the pages of each buffer, too (not by fdinfo)");
+    let matches = command.arg(pages).get_matches();
+    let args = Args::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    let mut pages = matches.get_flag("pages").then(Pages::default);
     let mut buffers = Tables::default();
     Program::main("dump_bufs", &args, |program, finder, out| {
         let survey = args.find(finder)?;
@@ -33,10 +37,16 @@ fn main() -> ExitCode {
             };
             ring.pinned = Some(Pinned::of(&bufs, bufs.consistency()));
             ring.nr_bufs = u32::try_from(bufs.len()).ok();
+            let attached = pages.as_mut().map(|pages| pages.of(&args, &ring));
+            let mut attached = attached.and_then(|pages| program.noted(pages));
+            let mut below = |buf: &RegisteredBuf, out: &mut dyn Write| match &mut attached {
+                Some(pages) => print_pages(program, &args, &ring, pages, buf, out),
+                None => Ok(()),
+            };
             match args.format {
-                Format::Json => print_json(&args, &ring, &bufs, out)?,
+                Format::Json => print_json(&args, &ring, &bufs, &mut below, out)?,
                 Format::Table => {
-                    print_ring(&args, &ring, &bufs, out)?;
+                    print_ring(&args, &ring, &bufs, &mut below, out)?;
                     totals.add(&ring);
                 }
             }
@@ -44,6 +54,9 @@ fn main() -> ExitCode {
         totals.print(out)
     })
 }
+
+/// Prints what comes after a buffer.
+type Below<'a> = dyn FnMut(&RegisteredBuf, &mut dyn Write) -> Result<(), Stop> + 'a;
 
 /// The slots that are to be shown.
 fn shown<'a>(args: &Args, bufs: &'a [RegisteredBuf]) -> impl Iterator<Item = &'a RegisteredBuf> {
@@ -55,6 +68,7 @@ fn print_json(
     args: &Args,
     ring: &Ring,
     bufs: &Snapshot<'_>,
+    below: &mut Below<'_>,
     out: &mut dyn Write,
 ) -> Result<(), Stop> {
     let (pid, fd) = common::named_by(ring, args);
@@ -63,6 +77,7 @@ fn print_json(
     writeln!(out, "{head}")?;
     for buf in shown(args, bufs) {
         writeln!(out, "{}", buf_json(pid, fd, ring.inode, buf))?;
+        below(buf, out)?;
     }
     Ok(())
 }
@@ -102,6 +117,7 @@ fn print_ring(
     args: &Args,
     ring: &Ring,
     bufs: &Snapshot<'_>,
+    below: &mut Below<'_>,
     out: &mut dyn Write,
 ) -> Result<(), Stop> {
     common::print_ring(ring, args, out)?;
@@ -138,6 +154,9 @@ fn print_ring(
             table.add_row(row(buf));
         }
         common::print_indented(&table, out)?;
+        for buf in bufs.filled() {
+            below(buf, out)?;
+        }
     }
     writeln!(out)?;
     Ok(())
@@ -166,6 +185,117 @@ fn row(buf: &RegisteredBuf) -> Vec<String> {
             None => "?".into(),
         },
     ]
+}
+
+/// Lists the pages of one ring's buffers after the other's.
+#[derive(Default)]
+struct Pages {
+    iter: Option<BufPages>,
+}
+
+impl Pages {
+    /// Attached to this ring. What is loaded serves for the next one, too,
+    /// where it can.
+    fn of(&mut self, args: &Args, ring: &Ring) -> Result<&mut BufPages, Error> {
+        let loaded = self.iter.take();
+        let turned = loaded.and_then(|mut iter| iter.reattach(ring).is_ok().then_some(iter));
+        let options = BufPages::options().backend(args.backend());
+        let iter = turned.map_or_else(|| options.attach_ring(ring), Ok)?;
+        Ok(self.iter.insert(iter))
+    }
+}
+
+fn print_pages(
+    program: &mut Program,
+    args: &Args,
+    ring: &Ring,
+    pages: &mut BufPages,
+    buf: &RegisteredBuf,
+    out: &mut dyn Write,
+) -> Result<(), Stop> {
+    let segments = if args.locked {
+        pages.segments_locked(buf.index(), LOCK_LIMIT)
+    } else if args.raw {
+        pages.segments_raw(buf.index())
+    } else {
+        pages.segments(buf.index())
+    };
+    let Some(segments) = program.noted(segments) else {
+        return Ok(());
+    };
+    if args.format == Format::Table {
+        return print_runs(buf, &segments, out);
+    }
+    let (pid, fd) = common::named_by(ring, args);
+    for (i, segment) in segments.iter().enumerate() {
+        let line = json!({
+            "type": "segment",
+            "pid": pid,
+            "fd": fd,
+            "ring": ring.inode,
+            "index": buf.index(),
+            "segment": i,
+            "pfn": segment.pfn(),
+            "offset": segment.offset(),
+            "len": segment.len(),
+        });
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
+/// Segments that follow one another in memory.
+struct Run {
+    pfn: Option<u64>,
+    pages: u64,
+    offset: u32,
+    len: u64,
+}
+
+/// Where page frame numbers are not shown, all is one run.
+fn runs(segments: &[Segment], page_size: u64) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for segment in segments {
+        match runs.last_mut() {
+            Some(run)
+                if segment.pfn() == run.pfn.map(|pfn| pfn + run.pages)
+                    && u64::from(run.offset) + run.len == run.pages * page_size
+                    && segment.offset() == 0 =>
+            {
+                run.pages += segment.nr_pages();
+                run.len += u64::from(segment.len());
+            }
+            _ => runs.push(Run {
+                pfn: segment.pfn(),
+                pages: segment.nr_pages(),
+                offset: segment.offset(),
+                len: segment.len().into(),
+            }),
+        }
+    }
+    runs
+}
+
+fn print_runs(buf: &RegisteredBuf, segments: &[Segment], out: &mut dyn Write) -> Result<(), Stop> {
+    let runs = runs(segments, buf.page_size());
+    let pages = runs.iter().map(|run| run.pages).sum::<u64>() as usize;
+    writeln!(
+        out,
+        "  buffer {}: {} in {}",
+        buf.index(),
+        common::count(pages, "page"),
+        common::count(runs.len(), "run"),
+    )?;
+    let mut table = common::table(["PFN", "PAGES", "OFFSET", "LENGTH"], &[0, 1, 2, 3]);
+    for run in &runs {
+        table.add_row([
+            or_unknown(run.pfn.map(|pfn| format!("{pfn:#x}"))),
+            run.pages.to_string(),
+            run.offset.to_string(),
+            human(run.len),
+        ]);
+    }
+    common::print_indented(&table, out)
 }
 
 /// What each user pins, and is charged for.
