@@ -68,7 +68,7 @@ pub(super) fn run(name: &str, args: &str) -> Output {
 
 /// The records of a run that went well: every line of stdout is one.
 #[track_caller]
-fn records(name: &str, args: &str) -> Vec<Value> {
+pub(super) fn records(name: &str, args: &str) -> Vec<Value> {
     let ran = run(name, &format!("{args} --format json"));
     assert!(ran.status.success(), "{args}: {ran:?}");
     assert_eq!(ran.stderr, "", "{args}");

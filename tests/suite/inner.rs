@@ -24,6 +24,9 @@ pub(crate) fn run(mode: &str) -> ExitCode {
         // It is ended by the trial.
         "epoll-set" => super::epoll::inside(),
         "namespace" => super::namespaces::inside(),
+        "segments-of-much" => super::pages::inside_much(),
+        "segments-of-huge-pages" => super::pages::inside_huge_pages(),
+        "segments-without-rights" => super::pages::inside_without_rights(),
         "huge-pages" => super::memory::inside_huge_pages(),
         "unprivileged" => super::unprivileged::inside(),
         other => panic!("no mode {other}"),

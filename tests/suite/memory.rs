@@ -28,11 +28,11 @@ trials![
 ];
 
 /// There are few huge pages: one trial at a time has them.
-static HUGE: Mutex<()> = Mutex::new(());
+pub(super) static HUGE: Mutex<()> = Mutex::new(());
 
 const GIB: u64 = 1 << 30;
 
-fn available_bytes() -> u64 {
+pub(super) fn available_bytes() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").expect("meminfo");
     let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"));
     let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());

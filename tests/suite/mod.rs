@@ -65,6 +65,7 @@ mod native_resume;
 mod native_self;
 mod native_stress;
 mod native_tables;
+mod pages;
 mod setups;
 mod tables;
 mod torn;
@@ -101,6 +102,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         native_resume::trials(),
         native_epoll::trials(),
         native_errors::trials(),
+        pages::trials(),
         finding::trials(),
         holders::trials(),
         fakes::trials(),

@@ -4,11 +4,11 @@ use std::error;
 use std::fmt;
 
 use uring_bpf_iter::{
-    Backend, BufFields, Charged, Consistency, Contention, Descriptors, Direction, EpollEvents,
-    EpollItem, EpollIter, Error, FileIdentity, FileKind, Holder, Link, LinkInfo, LockOwner,
-    Options, Pinned, Queue, Reason, Records, Refusal, RegisteredBuf, RegisteredFile, Retry, Ring,
-    RingFinder, Selection, SetupFlags, Snapshot, SqPoll, Survey, Unseen, UringBufIter,
-    UringFileIter, Via,
+    Backend, BufFields, BufPages, Charged, Consistency, Contention, Descriptors, Direction,
+    EpollEvents, EpollItem, EpollIter, Error, FileIdentity, FileKind, Holder, Link, LinkInfo,
+    LockOwner, Options, Pinned, Queue, Reason, Records, Refusal, RegisteredBuf, RegisteredFile,
+    Retry, Ring, RingFinder, Segment, Selection, SetupFlags, Snapshot, SqPoll, Survey, Unseen,
+    UringBufIter, UringFileIter, Via,
 };
 
 use super::{done, Outcome};
@@ -26,6 +26,7 @@ fn send_and_sync() -> Outcome {
     send_sync_debug::<EpollIter>();
     send_sync_debug::<(EpollItem, EpollEvents, Snapshot<'_, EpollItem>)>();
     send_sync_debug::<(Link<EpollItem>, Options<EpollItem>)>();
+    send_sync_debug::<(BufPages, Segment, Snapshot<'_, Segment>)>();
     send_sync_debug::<RingFinder>();
     send_sync_debug::<Options>();
     send_sync_debug::<Snapshot<'_>>();
