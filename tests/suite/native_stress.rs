@@ -8,11 +8,11 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use uring_bpf_iter::{Error, Retry};
-use uring_testkit::{BufSpec, EpollSet, IterLink, IterProgram, PipeWitness, RingBuilder};
+use uring_bpf_iter::{Backend, Error, Retry, RingFinder, UringBufIter};
+use uring_testkit::{BufSpec, EpollSet, IterLink, IterProgram, PipeWitness, RingBuilder, TestRing};
 
 use super::native::{program, Pins, RING_TARGETS, SOON};
-use super::oracle::Way;
+use super::oracle::{finder, Way};
 use super::{done, Outcome};
 
 native_trials![Alone: rings_come_and_go_under_their_readers];
@@ -66,9 +66,11 @@ fn rings_come_and_go_under_their_readers() -> Outcome {
     thread::scope(|scope| {
         let arena = &arena;
         for seed in 1..=2 {
-            scope.spawn(move || stopping(arena, || owner(arena, Dice(seed))));
+            scope.spawn(move || stopping(arena, || owner(arena, Dice(seed), None)));
             scope.spawn(move || stopping(arena, || reader(arena, Dice(seed + 10))));
         }
+        let looking = Some(Library::default());
+        scope.spawn(move || stopping(arena, || owner(arena, Dice(3), looking)));
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(seconds) && !arena.stop.load(Relaxed) {
             thread::sleep(Duration::from_millis(100));
@@ -112,8 +114,9 @@ fn stopping(arena: &Arena, body: impl FnOnce()) {
     body();
 }
 
-/// Makes a ring, does what owners do, closes it, and wants it gone.
-fn owner(arena: &Arena, mut dice: Dice) {
+/// Makes a ring, does what owners do, closes it, and wants it gone. One of them
+/// looks at it through the library.
+fn owner(arena: &Arena, mut dice: Dice, mut library: Option<Library>) {
     while !arena.stop.load(Relaxed) {
         let builder = RingBuilder::new(8);
         let builder = match dice.roll(5) {
@@ -142,7 +145,10 @@ fn owner(arena: &Arena, mut dice: Dice) {
                 ring.register_sparse(bufs).expect("register");
             }
         }
-        snapshot(arena, &mut dice, ring, set);
+        match &mut library {
+            Some(library) => library.look(arena, &mut dice, ring, set),
+            None => drop((ring, set)),
+        }
         witness.let_go();
         assert!(
             witness.released(SOON).expect("poll"),
@@ -168,7 +174,7 @@ fn attach(arena: &Arena, dice: &mut Dice, ring: &impl AsFd, set: &EpollSet) {
 }
 
 /// Puts a link of anybody, or a session of it, into the ring's own table.
-fn adopt(arena: &Arena, dice: &mut Dice, ring: &mut uring_testkit::TestRing) {
+fn adopt(arena: &Arena, dice: &mut Dice, ring: &mut TestRing) {
     let slot = dice.roll(15) as u32;
     let links = arena.links.lock().unwrap_or_else(PoisonError::into_inner);
     let (link, _) = &links[dice.roll(links.len() as u64) as usize];
@@ -181,34 +187,46 @@ fn adopt(arena: &Arena, dice: &mut Dice, ring: &mut uring_testkit::TestRing) {
     ring.update_files(slot, &[entry]).expect("update");
 }
 
-/// The library looks at a ring, while it is there or just when it goes.
-fn snapshot(arena: &Arena, dice: &mut Dice, ring: uring_testkit::TestRing, set: EpollSet) {
-    // Attaching loads programs, which takes long: now and then, and at first.
-    if dice.roll(20) > 0 && arena.seen.rings.load(Relaxed) > 0 {
-        return;
+/// Loaded once, which takes long, and attached to one ring after the other.
+#[derive(Default)]
+struct Library(Option<(RingFinder, UringBufIter)>);
+
+impl Library {
+    fn attach(&mut self, ring: &TestRing) -> &mut UringBufIter {
+        let (pid, fd) = (std::process::id(), ring.raw_fd());
+        if let Some((finder, iter)) = &mut self.0 {
+            let found = finder.find_fd(pid, fd).expect("find");
+            iter.reattach(&found).expect("reattach");
+        } else {
+            let retry = Retry {
+                attempts: u32::MAX,
+                deadline: SOON,
+                ..Retry::default()
+            };
+            let options = Way::Native.options().retry(retry);
+            let iter = options.attach(ring).expect("attach");
+            self.0 = Some((finder(Backend::TaskFile), iter));
+        }
+        &mut self.0.as_mut().expect("just made").1
     }
-    let retry = Retry {
-        attempts: u32::MAX,
-        deadline: SOON,
-        ..Retry::default()
-    };
-    let options = Way::Native.options().retry(retry);
-    let mut iter = options.attach(&ring).expect("attach");
-    for _ in 0..=dice.roll(20) {
-        let bufs = iter.snapshot().expect("the ring is there");
-        let seen: Vec<_> = bufs.iter().map(|buf| (buf.addr(), buf.len())).collect();
-        let want = ring.expected().iter();
-        let want: Vec<_> = want
-            .map(|buf| buf.map_or((0, 0), |b| (b.addr, b.len)))
-            .collect();
-        assert_eq!(seen, want);
-        arena.seen.snapshots.fetch_add(1, Relaxed);
+
+    /// While the ring is there, and just when it goes.
+    fn look(&mut self, arena: &Arena, dice: &mut Dice, ring: TestRing, set: EpollSet) {
+        let iter = self.attach(&ring);
+        for _ in 0..=dice.roll(20) {
+            let bufs = iter.snapshot().expect("the ring is there");
+            let seen = bufs.iter().map(|buf| (buf.addr(), buf.len()));
+            let want = ring.expected().iter();
+            let want = want.map(|buf| buf.map_or((0, 0), |b| (b.addr, b.len)));
+            assert!(seen.eq(want), "{bufs:?}, registered: {:?}", ring.expected());
+            arena.seen.snapshots.fetch_add(1, Relaxed);
+        }
+        drop((ring, set));
+        match iter.snapshot() {
+            Err(Error::RingGone { .. }) => arena.seen.snapshots_gone.fetch_add(1, Relaxed),
+            other => panic!("the ring is closed: {other:?}"),
+        };
     }
-    drop((ring, set));
-    match iter.snapshot() {
-        Err(Error::RingGone { .. }) => arena.seen.snapshots_gone.fetch_add(1, Relaxed),
-        other => panic!("the ring is closed: {other:?}"),
-    };
 }
 
 /// Opens sessions of whatever there is and reads them in steps of any size.
