@@ -7,8 +7,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use uring_bpf_iter::{
-    Backend, BufFields, Consistency, Direction, Options, RegisteredBufs, Result, Ring, RingFinder,
-    Snapshot, UringBufIter,
+    Backend, BufFields, Consistency, Direction, Error, Options, RegisteredBufs, Result, Ring,
+    RingFinder, Snapshot, UringBufIter,
 };
 use uring_testkit::{fdinfo, page_size, Registered};
 
@@ -283,4 +283,17 @@ pub(crate) fn no_locked_reads() -> Option<&'static str> {
     // the sanitizer's own locks held, as it learns nothing of the new stack.
     std::env::var_os("URING_SUITE_NO_LOCKED")
         .map(|_| "the observer shares memory, which AddressSanitizer does not follow")
+}
+
+/// How looks end at a ring that was closed. A child of another trial, between
+/// fork(2) and execve(2), has every descriptor: then it lives a moment longer.
+#[track_caller]
+pub(crate) fn error_at_last(mut look: impl FnMut() -> Result<()>) -> Error {
+    for _ in 0..1000 {
+        if let Err(error) = look() {
+            return error;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("the ring is still there after ten seconds");
 }
