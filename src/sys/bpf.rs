@@ -317,24 +317,19 @@ pub(crate) struct LinkFacts {
 ///
 /// EINVAL, among others, for a descriptor of something else.
 pub(crate) fn link_facts(link: BorrowedFd<'_>) -> io::Result<Option<LinkFacts>> {
-    let mut name = [0u8; 64];
-    let mut info = IterInfo {
-        target_name: name.as_mut_ptr() as u64,
-        target_name_len: name.len() as u32,
-        ..IterInfo::default()
-    };
-    let mut len = size_of::<IterInfo>() as u32;
-    // SAFETY: `info` is plain data, as long as `len` says, and names a buffer
-    // as long as it says; both are ours alone and outlive the call, which
-    // writes no more than that to them.
-    check(unsafe {
-        libbpf::bpf_link_get_info_by_fd(link.as_raw_fd(), ptr::from_mut(&mut info).cast(), &mut len)
-    })?;
-    // The compiler did not see the kernel write.
-    let name = std::hint::black_box(&name);
+    let mut info = IterInfo::default();
+    ask_info(link, &mut info)?;
+    // Other kinds take the bytes of the name for something else: that of
+    // kprobe_multi, for room for 64 addresses. So they are not asked for it.
     if info.kind != libbpf::BPF_LINK_TYPE_ITER {
         return Ok(None);
     }
+    let mut name = [0u8; 64];
+    info.target_name = name.as_mut_ptr() as u64;
+    info.target_name_len = name.len() as u32;
+    ask_info(link, &mut info)?;
+    // The compiler did not see the kernel write.
+    let name = std::hint::black_box(&name);
     let target = CStr::from_bytes_until_nul(name).map_err(|_| io::ErrorKind::InvalidData)?;
     Ok(Some(LinkFacts {
         id: info.id,
@@ -342,6 +337,18 @@ pub(crate) fn link_facts(link: BorrowedFd<'_>) -> io::Result<Option<LinkFacts>> 
         inode: info.inode,
         ep_id: info.ep_id,
     }))
+}
+
+/// Names no buffer but that of an iterator's name, and only to such a link.
+fn ask_info(link: BorrowedFd<'_>, info: &mut IterInfo) -> io::Result<()> {
+    let mut len = size_of::<IterInfo>() as u32;
+    // SAFETY: `info` is plain data, as long as `len` says. It names no buffer,
+    // or for a link of an iterator, which reads it so, one as long as it says;
+    // the kernel writes no more than that.
+    check(unsafe {
+        libbpf::bpf_link_get_info_by_fd(link.as_raw_fd(), ptr::from_mut(info).cast(), &mut len)
+    })?;
+    Ok(())
 }
 
 /// Attaches a `tp_btf` program to its tracepoint until the link is dropped.
