@@ -256,7 +256,7 @@ fn read(fd: &OwnedFd, room: &mut [u8], name: Name) -> Result<Result<usize, Conte
     loop {
         match rustix::io::read(fd, &mut *room) {
             Ok(nr) => return Ok(Ok(nr)),
-            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(Errno::INTR) => {}
             Err(Errno::DEADLK) => return Ok(Err(Contention::LockHeldUnseen)),
             Err(e) => return Err(failed(name, e)),
         }
@@ -266,6 +266,11 @@ fn read(fd: &OwnedFd, room: &mut [u8], name: Name) -> Result<Result<usize, Conte
 fn failed(name: Name, errno: Errno) -> Error {
     match errno {
         Errno::NXIO => name.gone(),
+        // Ours write a record for each slot; it would be so for ever.
+        Errno::AGAIN => Error::malformed(
+            "a native iterator",
+            "no record and no end: a pinned link of another program?",
+        ),
         e => Error::os("read of a native iterator", e),
     }
 }
