@@ -26,6 +26,10 @@ const STREAM: Forms = Forms {
     compat: &[c"stream_native_compat"],
 };
 
+/// Slots that the kernel shows in one read at most: MAX_ITER_OBJECTS,
+/// kernel/bpf/bpf_iter.c.
+const ONE_HOLD: u32 = 1_000_000;
+
 /// Reads a table of one ring, again and again.
 pub(crate) struct Native<R> {
     address: Address,
@@ -83,6 +87,10 @@ impl<R: Dumped> Native<R> {
                         "a native iterator",
                         "it ended without its last record",
                     ))
+                }
+                // Replaced by a smaller one: what was written is of the one before.
+                _ if consistency == Consistency::Parts && reply.nr_slots < ONE_HOLD => {
+                    return Ok(Err(Contention::Changed))
                 }
                 _ => {
                     return Ok(
