@@ -36,7 +36,7 @@ impl Place {
 #[cfg(feature = "bpf")]
 #[derive(Debug)]
 pub(crate) enum NoCopy {
-    /// It takes rights that the caller does not have.
+    /// It takes rights, or room for a descriptor, that the caller does not have.
     Refused(Error),
     /// A thread with descriptors of its own may have it.
     OutOfReach,
@@ -70,25 +70,25 @@ pub struct Address {
 impl Address {
     /// A ring that is a descriptor of our own.
     pub(crate) fn of_fd(fd: BorrowedFd<'_>) -> Result<Self> {
-        Self::at(Kind::Ring, fd, std::process::id(), fd.as_raw_fd())
+        Self::at(Kind::Ring, fd, own(), fd.as_raw_fd())
     }
 
     /// A ring that is a descriptor of a process, looked at through a copy.
     pub(crate) fn of_process(pid: u32, fd: i32) -> Result<Self> {
         let copy = pidfd::copy_of(pid, fd)?;
-        Self::at(Kind::Ring, copy.as_fd(), pid, fd)
+        Self::at(Kind::Ring, copy.as_fd(), (pid, pid), fd)
     }
 
     /// The same for an epoll set.
     pub(crate) fn of_epoll_fd(fd: BorrowedFd<'_>) -> Result<Self> {
         let kind = Kind::Epoll { seen: 0 };
-        Self::at(kind, fd, std::process::id(), fd.as_raw_fd())
+        Self::at(kind, fd, own(), fd.as_raw_fd())
     }
 
     /// The same for an epoll set.
     pub(crate) fn of_process_epoll(pid: u32, fd: i32) -> Result<Self> {
         let copy = pidfd::copy_of(pid, fd)?;
-        Self::at(Kind::Epoll { seen: 0 }, copy.as_fd(), pid, fd)
+        Self::at(Kind::Epoll { seen: 0 }, copy.as_fd(), (pid, pid), fd)
     }
 
     /// All holders of a ring that was found.
@@ -120,19 +120,22 @@ impl Address {
                 continue;
             };
             found = true;
-            let copy = match pidfd::copy_of(place.pid, fd) {
-                // In the table of a thread that does not share the leader's.
-                Err(Error::NoSuchDescriptor { .. }) => {
-                    let copy = pidfd::copy_of_thread(place.tid, fd);
-                    out_of_reach |= copy.is_err();
-                    copy
-                }
-                copy => copy,
+            let mut copy = pidfd::copy_of(place.pid, fd);
+            // A thread may have a table of its own, in which the number of
+            // another file, or of none, of the leader is the ring's.
+            let is_elsewhere = match &copy {
+                Ok(copy) => !self.is_of(copy),
+                Err(error) => matches!(error, Error::NoSuchDescriptor { .. }),
             };
+            if is_elsewhere && place.tid != place.pid {
+                copy = pidfd::copy_of_thread(place.tid, fd);
+                out_of_reach |= matches!(copy, Err(Error::NoSuchProcess { .. }));
+            }
             match copy {
                 Ok(copy) if self.is_of(&copy) => return Ok(copy),
-                Err(error @ Error::NotPermitted { .. }) => refused = Some(error),
-                _ => {}
+                Ok(_) | Err(Error::NoSuchDescriptor { .. } | Error::NoSuchProcess { .. }) => {}
+                // Says something of us (EPERM, EMFILE), of the ring nothing.
+                Err(error) => refused = Some(error),
             }
         }
         Err(match refused {
@@ -152,7 +155,7 @@ impl Address {
         same && (self.kind == Kind::Ring || is_epoll())
     }
 
-    fn at(kind: Kind, fd: BorrowedFd<'_>, pid: u32, shown: i32) -> Result<Self> {
+    fn at(kind: Kind, fd: BorrowedFd<'_>, (pid, tid): (u32, u32), shown: i32) -> Result<Self> {
         let what = link_of(fd)?;
         match kind {
             Kind::Ring if what != RING => Err(Error::NotARing {
@@ -172,7 +175,7 @@ impl Address {
                     .st_ino,
                 places: vec![Place {
                     pid,
-                    tid: pid,
+                    tid,
                     via: Via::Descriptor(shown),
                 }],
             }),
@@ -305,13 +308,20 @@ pub(crate) fn epoll_attach_error(fd: BorrowedFd<'_>, errno: Errno) -> Option<Err
     }
 }
 
+/// This process and this thread.
+fn own() -> (u32, u32) {
+    let tid = rustix::thread::gettid().as_raw_nonzero().get();
+    (std::process::id(), tid.unsigned_abs())
+}
+
 /// What `/proc/PID/fd` shows: anon_inodefs is the kernel's alone, and no file
 /// elsewhere has a name that begins with its.
 const RING: &str = "anon_inode:[io_uring]";
 pub(crate) const EPOLL: &str = "anon_inode:[eventpoll]";
 
 fn link_of(fd: BorrowedFd<'_>) -> Result<String> {
-    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    // Of this thread, which may have descriptors of its own.
+    let path = format!("/proc/thread-self/fd/{}", fd.as_raw_fd());
     let link = std::fs::read_link(&path)
         .map_err(|e| Error::os(format!("readlink {path} (is /proc mounted?)"), e))?;
     Ok(link.display().to_string())

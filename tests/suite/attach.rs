@@ -18,6 +18,7 @@ trials![
     reattach_goes_from_kind_to_kind,
     fdinfo_reattaches_and_keeps_its_ring_on_failure,
     a_ring_registered_by_another_thread,
+    a_thread_with_descriptors_of_its_own,
     iterators_do_not_disturb_each_other,
     no_descriptor_is_kept,
 ];
@@ -40,6 +41,24 @@ fn a_descriptor_of_ones_own() -> Outcome {
         }
     }
     done()
+}
+
+/// Its ring has a number that is another file's in the rest of the process.
+fn a_thread_with_descriptors_of_its_own() -> Outcome {
+    let mut file = std::os::fd::OwnedFd::from(std::fs::File::open("/dev/null")?);
+    let of_thread = || -> Outcome {
+        uring_testkit::unshare_descriptors()?;
+        let mut ring = RingBuilder::new(8).build()?;
+        ring.register(&[BufSpec::new(77).at(5); 3])?;
+        rustix::io::dup2(&ring, &mut file)?;
+        // fdinfo looks at /proc/PID, which is that of the leader.
+        for way in Way::all().filter(|way| *way != Way::Fdinfo) {
+            let mut iter = way.options().attach(&file)?;
+            assert_reads(way, &mut iter, ring.expected());
+        }
+        done()
+    };
+    std::thread::scope(|scope| scope.spawn(of_thread).join()).expect("no panic")
 }
 
 fn a_pid_of_ones_own() -> Outcome {

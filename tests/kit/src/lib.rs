@@ -57,6 +57,6 @@ pub use lock::LockHolder;
 pub use ring::TestRing;
 pub use session::{has_iterator, words, IterLink, IterLinkInfo, IterProgram, IterSession};
 pub use submit::{Done, Pending, Request};
-pub use sys::{fork_holder, page_size, set_uid};
+pub use sys::{fork_holder, page_size, set_uid, unshare_descriptors};
 pub use witness::PipeWitness;
 pub use workload::{IndexedBuf, Report, RingReport, Workload};

@@ -27,6 +27,16 @@ pub fn set_uid(uid: u32) -> io::Result<()> {
     check(unsafe { libc::setresuid(uid, uid, uid) }.into()).map(drop)
 }
 
+/// Gives the calling thread descriptors of its own: a copy of all.
+///
+/// # Errors
+/// ENOMEM.
+pub fn unshare_descriptors() -> io::Result<()> {
+    // SAFETY: takes a number. Descriptors stay open in both tables, so nothing
+    // that owns one loses it.
+    check(unsafe { libc::unshare(libc::CLONE_FILES) }.into()).map(drop)
+}
+
 /// Forks a child which holds every descriptor and mapping of this process and
 /// does nothing until this process ends. Returns its pid.
 ///
