@@ -1,6 +1,8 @@
 //! The registered files of a ring, and who else has them.
 
 use std::collections::HashMap;
+use std::fs;
+use std::io;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
@@ -121,9 +123,23 @@ impl Descriptors {
     ///
     /// # Errors
     ///
-    /// Those of readlink(2): ENOENT if it was closed meanwhile, EACCES.
-    pub fn path(&self, file: &FileIdentity) -> Option<std::io::Result<PathBuf>> {
+    /// Those of readlink(2): ENOENT if it was closed meanwhile, also if the
+    /// number is that of another file by now, EACCES.
+    pub fn path(&self, file: &FileIdentity) -> Option<io::Result<PathBuf>> {
         let fd = self.of(file).first()?;
-        Some(std::fs::read_link(format!("/proc/{}/fd/{fd}", self.pid)))
+        let (link, info) = (
+            format!("/proc/{}/fd/{fd}", self.pid),
+            format!("/proc/{}/fdinfo/{fd}", self.pid),
+        );
+        Some(fs::read_link(link).and_then(|path| {
+            // The number of the inode itself; stat(2) may tell another.
+            let info = fs::read_to_string(info)?;
+            let ino = info.lines().find_map(|line| line.strip_prefix("ino:"));
+            match ino.map(|ino| ino.trim().parse() == Ok(file.inode())) {
+                // Before Linux 5.14, which no program of ours runs on.
+                Some(true) | None => Ok(path),
+                Some(false) => Err(io::ErrorKind::NotFound.into()),
+            }
+        }))
     }
 }

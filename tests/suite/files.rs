@@ -21,6 +21,7 @@ trials![
     direct_descriptors_have_no_number,
     descriptors_of_the_owner,
     paths_by_descriptor_and_by_the_kernel,
+    a_number_that_another_file_took_has_no_path,
     positions_are_those_of_now,
     a_table_that_changes,
     no_table_of_files,
@@ -263,6 +264,23 @@ fn paths_by_descriptor_and_by_the_kernel() -> Outcome {
     look(path.to_str().expect("UTF-8"))?;
     fs::remove_file(&path)?;
     look(&format!("{} (deleted)", path.display()))?;
+    done()
+}
+
+/// The registered file has lost its descriptor since these were listed.
+fn a_number_that_another_file_took_has_no_path() -> Outcome {
+    let (path, other) = (std::env::current_exe()?, File::open("/dev/null")?);
+    let mut file = std::os::fd::OwnedFd::from(File::open(&path)?);
+    let mut ring = ring();
+    ring.register_files(&[file.as_fd()])?;
+    let mut iter = open(Way::TaskFile, &ring);
+    let descriptors = iter.descriptors()?;
+    let slots = iter.snapshot()?.to_vec();
+    let tell = || descriptors.path(slots[0].file().expect("a file"));
+    assert_eq!(tell().expect("a descriptor")?, path);
+    rustix::io::dup2(&other, &mut file)?;
+    let error = tell().expect("a descriptor once").unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
     done()
 }
 
