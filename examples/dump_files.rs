@@ -95,7 +95,8 @@ fn path(
     match descriptors.path(file) {
         Some(Ok(path)) => Ok(Some(path)),
         _ => match iter.path(slot.index()) {
-            Err(Error::Unsupported { .. }) => Ok(None),
+            // A path that is too long hides no other.
+            Err(Error::Unsupported { .. } | Error::Os { .. }) => Ok(None),
             told => told,
         },
     }
