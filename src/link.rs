@@ -72,7 +72,9 @@ impl<R: Record> Link<R> {
             .map_err(|e| e.of(Backend::Native))
     }
 
-    /// The link that [`Link::pin`] has put there.
+    /// The link that [`Link::pin`] has put there. Which iterator it is of is
+    /// looked at, which program it runs is not: that of somebody else may give
+    /// no record, and so look like a table without slots.
     ///
     /// # Errors
     ///

@@ -62,8 +62,8 @@ pub(crate) struct Paths {
 
 impl Paths {
     pub(crate) fn open(address: &Address) -> Result<Self, NotOpened> {
-        let ring = native::descriptor(address)?;
         let programs = Programs::load_only(|| maps::open::<RegisteredFile>(1), &[c"tell_path"])?;
+        let ring = native::descriptor(address)?;
         let fail = |e| Error::os("mmap of a BPF map", e);
         let fd = |name| programs.object.map_fd(name).map_err(fail);
         Ok(Self {

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 
+use crate::backend::files::Paths;
 use crate::backend::maps::{self, Maps};
 use crate::backend::program::{Forms, Programs};
 use crate::backend::select::{check_bpf, NotOpened};
@@ -36,6 +37,8 @@ pub(crate) struct Native<R> {
     link: OwnedFd,
     maps: Maps<R>,
     programs: Programs,
+    /// For a table of files: loaded when a path is asked for.
+    paths: Option<Box<Paths>>,
 }
 
 impl<R: Dumped> Native<R> {
@@ -45,14 +48,17 @@ impl<R: Dumped> Native<R> {
     }
 
     fn load(address: Address, capacity: usize) -> Result<Self, NotOpened> {
-        // First, as a kernel of its own mind may load it and not attach it.
-        let ring = descriptor(&address)?;
+        // Is there one? But none is kept while programs load: the ring could
+        // not be closed meanwhile.
+        drop(descriptor(&address)?);
         let programs = Programs::load(|| maps::open::<R>(capacity), DUMP)?;
+        let ring = descriptor(&address)?;
         Ok(Self {
             link: link::<R>(&programs, ring.as_fd(), &address)?,
             maps: Maps::of(&programs.object, capacity)?,
             address,
             programs,
+            paths: None,
         })
     }
 
@@ -61,11 +67,20 @@ impl<R: Dumped> Native<R> {
         let ring = descriptor(&address)?;
         self.link = link::<R>(&self.programs, ring.as_fd(), &address)?;
         self.address = address;
+        self.paths = None;
         Ok(())
     }
 
     pub(crate) fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// What tells paths of the files of this ring.
+    pub(crate) fn paths(&mut self) -> Result<&mut Paths, NotOpened> {
+        Ok(match &mut self.paths {
+            Some(paths) => paths,
+            none => none.insert(Box::new(Paths::open(&self.address)?)),
+        })
     }
 
     /// Reads the table once: its size, or what was in the way.

@@ -103,6 +103,15 @@ fn refusal(error: LoadError) -> NotOpened {
     if is_permission(&error) {
         return NotOpened::Refused(Reason::NotPermitted(error.source));
     }
+    // The kernel did not look at the programs, and may do so next time.
+    let short = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EINTR];
+    if error
+        .source
+        .raw_os_error()
+        .is_some_and(|errno| short.contains(&errno))
+    {
+        return NotOpened::Failed(Error::os("load BPF programs", error.source));
+    }
     // libbpf says ESRCH when the kernel's BTF lacks the attach target. (The
     // native ones are asked for before anything is loaded.)
     if error.source.raw_os_error() == Some(libc::ESRCH) {

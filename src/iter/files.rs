@@ -66,18 +66,21 @@ impl UringFileIter {
     /// vouches for (bpf_d_path). With TaskFile, [`Descriptors::path`] can for
     /// a file that also has a descriptor.
     ///
+    /// It is the file that is in the slot now, which a record of before may not
+    /// be of. Each call walks the table.
+    ///
     /// # Errors
     ///
     /// [`Error::Unsupported`] with another backend, [`Error::Contended`],
     /// [`Error::RingGone`] (ENXIO), [`Error::Os`] with ENAMETOOLONG for a path
     /// of more than 4,095 bytes.
     pub fn path(&mut self, index: u64) -> Result<Option<PathBuf>> {
-        match &self.engine {
+        let retry = self.retry;
+        match &mut self.engine {
             Engine::Native(engine) => {
-                let address = engine.0.address().clone();
-                let mut paths = files::Paths::open(&address).map_err(|e| self.not_opened(e))?;
-                let told = self.retry.run(&address.name(), || paths.tell(index))?;
-                Ok(told.0)
+                let name = engine.0.address().name();
+                let paths = engine.0.paths().map_err(|e| e.of(Backend::Native))?;
+                Ok(retry.run(&name, || paths.tell(index))?.0)
             }
             Engine::TaskFile(_) => Err(unsupported("tell a path", Backend::TaskFile)),
             Engine::Fdinfo(_) => Err(unsupported("tell a path", Backend::Fdinfo)),

@@ -1,5 +1,5 @@
 //! `cargo xtask kernel faults`: that the tests can fail. Each patch in
-//! kernel/<series>/faults/ puts one fault into the series, and names the test that
+//! kernel/SERIES/faults/ puts one fault into the series, and names the test that
 //! must then fail in a guest. The result is a table.
 
 use std::collections::BTreeSet;
