@@ -113,12 +113,23 @@ pub(super) fn read(session: &mut IterSession, buf: &mut [u8]) -> (usize, u32) {
 /// All that is left of a session, `step` bytes at a time.
 #[track_caller]
 pub(super) fn read_all(session: &mut IterSession, step: usize) -> Vec<u64> {
+    read_up_to(session, step, usize::MAX)
+}
+
+/// The same, of a session that has so many words at most: one that goes round in
+/// circles would be read for ever.
+#[track_caller]
+pub(super) fn read_up_to(session: &mut IterSession, step: usize, most: usize) -> Vec<u64> {
     let (mut all, mut buf) = (Vec::new(), vec![0; step]);
     loop {
         match read(session, &mut buf).0 {
             0 => return words(&all),
             n => all.extend_from_slice(&buf[..n]),
         }
+        assert!(
+            all.len() / 8 <= most,
+            "more than {most}, {step} bytes a read"
+        );
     }
 }
 
