@@ -66,9 +66,14 @@ fn image(series: &str, flavour: Flavour, fault: Option<&Path>) -> Result<PathBuf
     let source = Source::of(series)?;
     system::ensure_quietly(system::KERNEL)?;
     let mut patches = patches::of(series)?;
-    patches.extend(fault.map(Path::to_owned));
     let fragments = flavour.fragments();
-    let inputs = inputs(&source, &patches, &fragments)?;
+    let mut inputs = inputs(&source, &patches, &fragments)?;
+    if let Some(fault) = fault {
+        // Not what is said above the change: a test's name makes no other kernel.
+        let change = patches::change_of(fault)?;
+        let _ = writeln!(inputs, "fault {}", cache::sha256_of(&change)?);
+        patches.push(fault.to_owned());
+    }
     let key = cache::sha256_of(&inputs)?;
     let name = format!("{series}-{}-{}", flavour.name(), &key[..16]);
     let kept = cache::root()?.join("images").join(name);

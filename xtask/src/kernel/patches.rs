@@ -39,6 +39,14 @@ pub(super) fn in_folder(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// A patch without what is said above its change.
+pub(super) fn change_of(patch: &Path) -> Result<String> {
+    let text =
+        fs::read_to_string(patch).with_context(|| format!("cannot read {}", patch.display()))?;
+    let start = text.find("diff --git ").unwrap_or_default();
+    Ok(text[start..].to_owned())
+}
+
 /// The files that a patch changes, makes or removes.
 pub(super) fn touched_by(patch: &Path) -> Result<Vec<PathBuf>> {
     // A patch may hold bytes that are no UTF-8, in another line.
