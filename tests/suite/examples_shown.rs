@@ -71,9 +71,11 @@ fn watch_looks_again() -> Outcome {
         let mut child = Killed(command.stdout(Stdio::piped()).spawn()?);
         let lines = BufReader::new(child.0.stdout.take().expect("piped")).lines();
         let heads = lines.map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
-        let looks = heads.filter(|record| record["type"] == "ring").take(3);
-        assert_eq!(looks.count(), 3, "{name}");
+        // Kept: a closed pipe would end it.
+        let mut looks = heads.filter(|record| record["type"] == "ring");
+        assert_eq!(looks.by_ref().take(3).count(), 3, "{name}");
         assert_eq!(child.0.try_wait()?, None, "{name}: it goes on");
+        drop(looks);
     }
     done()
 }
