@@ -1,5 +1,6 @@
 //! Safe, typed, zero-copy access to what lives inside io_uring instances:
-//! the rings of a machine, who holds them, their registered buffers and files.
+//! the rings of a machine, who holds them, their registered buffers with the
+//! pages that they pin, and their registered files; and the items of epoll sets.
 //!
 //! No kernel patch is needed: on Linux 6.1 and later a BPF program reads the
 //! tables in place ([`Backend::TaskFile`]). On a kernel with the patches in
