@@ -34,7 +34,7 @@ const PLAIN: Machine = Machine {
     flavour: Flavour::Plain,
     // A trial that registers a gibibyte wants three to be free.
     memory: "4G",
-    limit: 1200,
+    limit: 1800,
     stress: 10,
 };
 
@@ -43,7 +43,7 @@ const DEBUG: Machine = Machine {
     flavour: Flavour::Debug,
     // KASAN takes an eighth, and its quarantine as much again.
     memory: "3G",
-    limit: 1500,
+    limit: 2400,
     stress: 60,
 };
 
