@@ -210,12 +210,13 @@ fn judge(status: Option<i32>, said: &str) -> Verdict {
 /// How the harness begins what the kernel said.
 const SPLAT: &str = "vm: the kernel found a fault";
 
-/// The test that a line of output reports as failed: `test NAME ... FAILED` of the
-/// trials, `FAIL NAME` or `#1/2 NAME:FAIL` of the selftests.
+/// The test that a line of output reports as failed: `---- NAME ----` of the trials
+/// (what a trial says may come between its name and `FAILED`), `FAIL NAME` or
+/// `#1/2 NAME:FAIL` of the selftests.
 fn failed_test(line: &str) -> Option<&str> {
     let trial = line
-        .strip_prefix("test ")
-        .and_then(|rest| rest.split_once(" ... FAILED"));
+        .strip_prefix("---- ")
+        .and_then(|rest| rest.split_once(" ----"));
     let runner = line
         .strip_prefix("FAIL ")
         .and_then(|rest| rest.split_once(' '));
@@ -271,7 +272,7 @@ mod tests {
 
     #[test]
     fn failed_tests_are_named() {
-        assert_eq!(failed_test("test a::b ... FAILED"), Some("a::b"));
+        assert_eq!(failed_test("---- a::b ----"), Some("a::b"));
         assert_eq!(failed_test("test a::b ... ok"), None);
         assert_eq!(failed_test("FAIL quiesce (0.1 s)"), Some("quiesce"));
         assert_eq!(failed_test("#7/2     iter/x:FAIL"), Some("iter/x"));
@@ -281,7 +282,7 @@ mod tests {
     #[test]
     fn only_tests_and_the_kernel_catch() {
         assert_eq!(judge(Some(0), ""), Verdict::Passed);
-        let failed = judge(Some(1), "test a ... FAILED\n");
+        let failed = judge(Some(1), "test a ... FAILED\n---- a ----\n");
         assert_eq!(failed, Verdict::Failed("a".into()));
         let splat = "vm: the kernel found a fault:\n====\n[1] BUG: KASAN: x\n";
         assert_eq!(
