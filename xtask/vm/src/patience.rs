@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 /// What vmtest's init says on the serial line when it starts the agent.
-const READY: &str = "vmtest: Spawning qemu-ga";
+pub(crate) const READY: &str = "vmtest: Spawning qemu-ga";
 
 const TICK: Duration = Duration::from_millis(20);
 
