@@ -87,7 +87,11 @@ pub(super) fn read_native<R: Dumped>(
         }),
         Err(mut error) => {
             // EDEADLK does not say by whom. Who cannot be asked stays unnamed.
-            if let Error::Contended { why, .. } = &mut error {
+            if let Error::Contended {
+                why: why @ Contention::LockHeldUnseen,
+                ..
+            } = &mut error
+            {
                 let look = walker_of(engine).and_then(|walker| walker.look(Mode::Peek, which));
                 if let Ok(reply) = look {
                     *why = Contention::LockHeld(owner(&reply));
