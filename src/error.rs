@@ -119,7 +119,7 @@ pub enum Error {
     /// E2BIG: it takes other link info than that of the patches in kernel/).
     #[error(
         "the kernel did not attach the iterator {target}: {source}; \
-         its patches are others than those in kernel/, or memory is short"
+         its patches are others than those in kernel/"
     )]
     LinkRefused {
         /// The iterator target.

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
 use crate::backend::select::NotOpened;
-use crate::backend::{native, Backend};
+use crate::backend::{native, Backend, Reason};
 use crate::error::{Contention, Error, Result, Retry};
 use crate::iter::Name;
 use crate::record::Record;
@@ -65,7 +65,15 @@ impl<R: Record> Link<R> {
         let ring = ring.as_fd();
         let refused = |errno| match R::attach_error(ring, errno) {
             Some(error) => NotOpened::Failed(error),
-            None => native::refusal::<R>(errno),
+            None => match native::refusal(errno) {
+                NotOpened::Refused(Reason::LinkRefused(source)) => {
+                    NotOpened::Failed(Error::LinkRefused {
+                        target: R::TARGET.to_string_lossy().into_owned(),
+                        source,
+                    })
+                }
+                other => other,
+            },
         };
         native::stream::<R>(ring, refused)
             .map(Self::of)

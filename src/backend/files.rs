@@ -68,7 +68,7 @@ impl Paths {
         let fd = |name| programs.object.map_fd(name).map_err(fail);
         Ok(Self {
             address: address.clone(),
-            link: native::link::<RegisteredFile>(&programs, ring.as_fd(), address)?,
+            link: native::link(&programs, ring.as_fd(), address)?,
             request: Shared::map(fd(c".bss.request")?, 1).map_err(fail)?,
             path: Shared::map(fd(c".bss.path")?, 1).map_err(fail)?,
             _programs: programs,

@@ -80,6 +80,9 @@ pub enum Reason {
     WrongProc,
     /// The kernel has no such iterator target.
     MissingTarget(&'static str),
+    /// The kernel has such a target and did not attach it: its patches are
+    /// others than those in kernel/.
+    LinkRefused(io::Error),
     /// The native iterators attach by a descriptor, and none could be had:
     /// why not.
     NoDescriptor(String),
@@ -120,6 +123,11 @@ impl fmt::Display for Reason {
                     _ => write!(f, " (it takes the patches in kernel/)"),
                 }
             }
+            Self::LinkRefused(source) => write!(
+                f,
+                "the kernel has its iterator and did not attach it ({source}): \
+                 its patches are others than those in kernel/"
+            ),
             Self::NoDescriptor(why) => write!(f, "it attaches by a descriptor of the ring: {why}"),
             Self::Rejected { source, log } => {
                 write!(f, "the kernel refused the BPF programs: {source}")?;

@@ -54,7 +54,7 @@ impl<R: Dumped> Native<R> {
         let programs = Programs::load(|| maps::open::<R>(capacity), DUMP)?;
         let ring = descriptor(&address)?;
         Ok(Self {
-            link: link::<R>(&programs, ring.as_fd(), &address)?,
+            link: link(&programs, ring.as_fd(), &address)?,
             maps: Maps::of(&programs.object, capacity)?,
             address,
             programs,
@@ -65,7 +65,7 @@ impl<R: Dumped> Native<R> {
     /// Another ring; what is loaded stays loaded.
     pub(crate) fn attach(&mut self, address: Address) -> Result<(), NotOpened> {
         let ring = descriptor(&address)?;
-        self.link = link::<R>(&self.programs, ring.as_fd(), &address)?;
+        self.link = link(&self.programs, ring.as_fd(), &address)?;
         self.address = address;
         self.paths = None;
         Ok(())
@@ -201,7 +201,7 @@ fn errno_of(error: &std::io::Error) -> Errno {
 }
 
 /// A link to the ring behind a descriptor, which it does not keep.
-pub(crate) fn link<R: Dumped>(
+pub(crate) fn link(
     programs: &Programs,
     ring: BorrowedFd<'_>,
     address: &Address,
@@ -212,18 +212,19 @@ pub(crate) fn link<R: Dumped>(
         .and_then(|program| bpf::link_fd(program, ring))
         .map_err(|e| match errno_of(&e) {
             Errno::NXIO => NotOpened::Failed(address.gone()),
-            errno => refusal::<R>(errno),
+            errno => refusal(errno),
         })
 }
 
-/// What a kernel says that will not attach.
-pub(crate) fn refusal<R: Dumped>(errno: Errno) -> NotOpened {
+/// What a kernel says that will not attach: something of the backend, or that
+/// it was short of something.
+pub(crate) fn refusal(errno: Errno) -> NotOpened {
     match errno {
         Errno::PERM | Errno::ACCESS => NotOpened::Refused(Reason::NotPermitted(errno.into())),
-        errno => NotOpened::Failed(Error::LinkRefused {
-            target: R::TARGET.to_string_lossy().into_owned(),
-            source: errno.into(),
-        }),
+        Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::AGAIN => {
+            NotOpened::Failed(Error::os("attach a native iterator", errno))
+        }
+        errno => NotOpened::Refused(Reason::LinkRefused(errno.into())),
     }
 }
 
@@ -243,4 +244,25 @@ pub(crate) fn descriptor(address: &Address) -> Result<OwnedFd, NotOpened> {
         Err(NoCopy::Gone | NoCopy::None) => "its holders have none".into(),
     };
     Err(NotOpened::Refused(Reason::NoDescriptor(why)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Auto goes on to the next backend after a refusal, not after a failure.
+    #[test]
+    fn other_patches_are_a_refusal_and_a_lack_of_memory_is_none() {
+        for errno in [Errno::INVAL, Errno::TOOBIG] {
+            let refused = refusal(errno);
+            assert!(matches!(
+                refused,
+                NotOpened::Refused(Reason::LinkRefused(_))
+            ));
+        }
+        for errno in [Errno::NOMEM, Errno::MFILE] {
+            let failed = refusal(errno);
+            assert!(matches!(failed, NotOpened::Failed(Error::Os { .. })));
+        }
+    }
 }
