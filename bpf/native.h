@@ -31,7 +31,8 @@ static __always_inline int end_native(u64 nr)
  *   slot_of(it)               the number of this slot
  *   slots_of(it)              at the end: how many there were
  *
- * One puts records in their place, the other into the stream.
+ * One puts records in their place, the other into the stream, and after them
+ * one that is none: a stream without it is not whole, or not of ours.
  */
 #define NATIVE_PROGRAMS(section, context)                                       \
 	static __always_inline int dump_shown(const bool direct, context *it)   \
@@ -48,8 +49,9 @@ static __always_inline int end_native(u64 nr)
 	{                                                                       \
 		record_t r;                                                     \
                                                                                 \
-		if (shown(direct, it, &r))                                      \
-			bpf_seq_write(it->meta->seq, &r, sizeof(r));            \
+		if (!shown(direct, it, &r))                                     \
+			__builtin_memset(&r, STREAM_END, sizeof(r));            \
+		bpf_seq_write(it->meta->seq, &r, sizeof(r));                    \
 		return 0;                                                       \
 	}                                                                       \
                                                                                 \

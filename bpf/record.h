@@ -125,6 +125,9 @@ enum walk_status {
 	WALK_NO_SLOT = 7, /* the table has no slot of that index */
 };
 
+/* Each byte of what follows the last record of a stream. */
+#define STREAM_END 0xff
+
 /* What user space asks for. */
 struct walk_request {
 	__u64 inode; /* of the ring's file */

@@ -81,8 +81,7 @@ impl<R: Record> Link<R> {
     }
 
     /// The link that [`Link::pin`] has put there. Which iterator it is of is
-    /// looked at, which program it runs is not: that of somebody else may give
-    /// no record, and so look like a table without slots.
+    /// looked at here; which program it runs, by what it gives.
     ///
     /// # Errors
     ///
@@ -176,13 +175,17 @@ impl<R> fmt::Debug for Link<R> {
     }
 }
 
+/// `STREAM_END` in bpf/record.h: no record has such flags, or is of such a kind.
+const STREAM_END: u8 = 0xff;
+
 /// Records that there is room for in one read: as many bytes as the kernel
 /// gives at most.
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// One session of a [`Link`]: the records of its table, in batches.
 ///
-/// Read as a file it gives the bytes of the records, one after the other.
+/// Read as a file it gives the bytes of the records, one after the other, and
+/// after the last one as many with all bits set.
 #[must_use]
 pub struct Records<R> {
     fd: OwnedFd,
@@ -196,6 +199,8 @@ pub struct Records<R> {
     filled: usize,
     /// Records that were lent before.
     before: usize,
+    /// The end of the stream was seen.
+    ended: bool,
 }
 
 impl<R: Record> Records<R> {
@@ -209,6 +214,7 @@ impl<R: Record> Records<R> {
             lent: 0,
             filled: 0,
             before: 0,
+            ended: false,
         }
     }
 
@@ -226,9 +232,13 @@ impl<R: Record> Records<R> {
     /// [`Error::Contended`] (EDEADLK), which is retryable: nothing is lost,
     /// the next call goes on where this one was; of an epoll set it waits for
     /// the lock instead. [`Error::RingGone`], [`Error::EpollGone`] (ENXIO).
-    /// [`Error::Malformed`] if the stream ends inside a record, or one makes
-    /// no sense.
+    /// [`Error::Malformed`] if the stream ends before its end or goes on after
+    /// it, or if a record makes no sense: that of a pinned link whose program
+    /// is not this library's.
     pub fn next_batch(&mut self) -> Result<Option<&[R]>> {
+        if self.ended {
+            return Ok(None);
+        }
         let size = size_of::<R>();
         let bytes = self.buf.as_mut_bytes();
         bytes.copy_within(self.lent..self.filled, 0);
@@ -240,17 +250,25 @@ impl<R: Record> Records<R> {
             let room = &mut bytes[self.filled..];
             let (nr, _) = self.retry.run(&name, || read(fd, room, name))?;
             if nr == 0 {
-                return match self.filled {
-                    0 => Ok(None),
-                    cut => Err(Error::malformed(
-                        "a native iterator",
-                        format!("record {} ends after {cut} of {size} bytes", self.before),
-                    )),
-                };
+                return Err(Error::malformed(
+                    "a native iterator",
+                    format!(
+                        "it ended after {} records and {} bytes, without its last words: \
+                         a pinned link of another program?",
+                        self.before, self.filled
+                    ),
+                ));
             }
             self.filled += nr;
         }
-        let whole = self.filled / size;
+        let mut whole = self.filled / size;
+        // Nothing may follow it: with more behind it, it is a record that makes
+        // no sense.
+        let last = &bytes[(whole - 1) * size..self.filled];
+        if last.len() == size && last.iter().all(|&byte| byte == STREAM_END) {
+            self.ended = true;
+            whole -= 1;
+        }
         let records = &self.buf[..whole];
         let page_shift = rustix::param::page_size().trailing_zeros() as u8;
         for (at, record) in (self.before..).zip(records) {
@@ -258,7 +276,10 @@ impl<R: Record> Records<R> {
             record.check(at, page_shift).map_err(bad)?;
         }
         self.lent = whole * size;
-        Ok(Some(records))
+        match records {
+            [] => Ok(None),
+            records => Ok(Some(records)),
+        }
     }
 }
 

@@ -158,7 +158,10 @@ fn what_is_shown_is_what_is_there_by_then() -> Outcome {
         assert_eq!((seen.addr(), seen.len()), (want.addr, want.len), "slot {i}");
         assert_eq!(seen.tag(), Some(want.tag), "slot {i}");
     }
-    assert_eq!(records.read(&mut [0; 64])?, 0, "no record for the end");
+    let mut end = vec![0; size];
+    fill(&mut records, &mut end);
+    assert!(end.iter().all(|&byte| byte == 0xff), "the end: {end:?}");
+    assert_eq!(records.read(&mut [0; 64])?, 0, "and nothing after it");
     done()
 }
 

@@ -9,9 +9,10 @@ use std::process;
 use std::time::Instant;
 
 use uring_bpf_iter::{
-    Backend, Consistency, Link, Record, Records, RegisteredBuf, RegisteredFile, UringFileIter,
+    Backend, Consistency, Error, Link, Record, Records, RegisteredBuf, RegisteredFile,
+    UringFileIter,
 };
-use uring_testkit::{page_size, BufSpec, TestRing};
+use uring_testkit::{page_size, BufSpec, IterProgram, TestRing};
 use zerocopy::IntoBytes;
 
 use super::native::{program, ring, ring_of, SOON};
@@ -27,6 +28,7 @@ native_trials![Any:
     the_largest_table_of_buffers,
     the_largest_table_of_files,
     a_pinned_link,
+    a_pinned_link_of_a_stranger,
 ];
 
 /// Native, task-file walk and fdinfo, with what was registered. Each is loaded
@@ -100,7 +102,12 @@ fn bytes<R: Record>(records: &Records<R>, step: usize) -> Vec<u8> {
 fn assert_one_content<R: Record>(link: &Link<R>, snapshot: &[R]) {
     let session = || link.records().expect("session");
     let whole = bytes(&session(), 1 << 20);
-    assert!(whole == snapshot.as_bytes(), "a snapshot is the same");
+    let (records_of_it, end) = whole.split_at(whole.len() - size_of::<R>());
+    assert!(
+        records_of_it == snapshot.as_bytes(),
+        "a snapshot is the same"
+    );
+    assert!(end.iter().all(|&byte| byte == 0xff), "the end: {end:?}");
     for step in [1, 7, size_of::<R>(), 1000] {
         assert!(bytes(&session(), step) == whole, "{step} bytes a read");
     }
@@ -108,7 +115,11 @@ fn assert_one_content<R: Record>(link: &Link<R>, snapshot: &[R]) {
     while let Some(batch) = records.next_batch().expect("batch") {
         batches.extend_from_slice(batch);
     }
-    assert!(batches.as_bytes() == whole, "and so are batches");
+    assert!(batches.as_bytes() == records_of_it, "and so are batches");
+    assert!(
+        records.next_batch().expect("batch").is_none(),
+        "an end is an end"
+    );
 }
 
 fn records_of_buffers_by_any_size_of_read() -> Outcome {
@@ -178,6 +189,26 @@ fn the_largest_table_of_files() -> Outcome {
         slot.index() == at && slot.file().is_some_and(|file| file.inode() == inode)
     });
     assert!(whole);
+    done()
+}
+
+/// A link of the right iterator, with a program that is not ours: it must not be
+/// read as a table, least of all as an empty one, nor for ever.
+fn a_pinned_link_of_a_stranger() -> Outcome {
+    let ring = ring_of(6);
+    let strangers = [
+        ("silent", IterProgram::load_silent("io_uring_buf", 0)?),
+        ("stubborn", IterProgram::load_silent("io_uring_buf", 1)?),
+        ("numbers", IterProgram::load("io_uring_buf")?),
+    ];
+    for (name, program) in strangers {
+        let path = format!("/sys/fs/bpf/uring-suite-{name}-{}", process::id());
+        program.attach(&ring)?.pin(&path)?;
+        let link = Link::<RegisteredBuf>::open_pinned(&path);
+        std::fs::remove_file(&path)?;
+        let error = link?.records()?.next_batch().map(drop).unwrap_err();
+        assert!(matches!(error, Error::Malformed { .. }), "{name}: {error}");
+    }
     done()
 }
 

@@ -60,13 +60,19 @@ impl IterProgram {
         Self::load_as(target, true)
     }
 
+    /// Loads one that writes nothing and returns this: 0 goes on, 1 has the
+    /// kernel show the same element again.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load).
+    pub fn load_silent(target: &str, returned: i32) -> io::Result<Self> {
+        let insns = [insn(0xb7, 0, 0, 0, returned), insn(0x95, 0, 0, 0, 0)];
+        sys::prog_load(&insns, function(target)?, false).map(Self)
+    }
+
     fn load_as(target: &str, sleepable: bool) -> io::Result<Self> {
-        let Some(id) = btf::function(&format!("bpf_iter_{target}"))? else {
-            let text = format!("this kernel has no iterator target {target}");
-            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
-        };
         let last = if target == "epoll" { 16 } else { 24 };
-        sys::prog_load(&program(last), id, sleepable).map(Self)
+        sys::prog_load(&program(last), function(target)?, sleepable).map(Self)
     }
 
     /// Links it to a ring, or to an epoll set, by a link info of four bytes.
@@ -97,6 +103,14 @@ impl IterLink {
     /// The kernel's refusal.
     pub fn open(&self) -> io::Result<IterSession> {
         sys::iter_create(self.0.as_fd()).map(|fd| IterSession(fd.into()))
+    }
+
+    /// Gives it a name in a BPF file system.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn pin(&self, path: &str) -> io::Result<()> {
+        sys::pin(self.0.as_fd(), path)
     }
 
     /// Gives it another program.
@@ -177,16 +191,27 @@ impl AsFd for IterSession {
     }
 }
 
-/// `bpf_seq_write(ctx->meta->seq, &ctx[at], 8); return 0;`
-fn program(at: i16) -> [Insn; 10] {
-    const LOAD: u8 = 0x79;
-    const MOVE: u8 = 0xbf;
-    let insn = |code, dst: u8, src: u8, off, imm| Insn {
+/// What a program of this target attaches to, by its number in the kernel's BTF.
+fn function(target: &str) -> io::Result<u32> {
+    btf::function(&format!("bpf_iter_{target}"))?.ok_or_else(|| {
+        let text = format!("this kernel has no iterator target {target}");
+        io::Error::new(io::ErrorKind::Unsupported, text)
+    })
+}
+
+fn insn(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> Insn {
+    Insn {
         code,
         regs: dst | src << 4,
         off,
         imm,
-    };
+    }
+}
+
+/// `bpf_seq_write(ctx->meta->seq, &ctx[at], 8); return 0;`
+fn program(at: i16) -> [Insn; 10] {
+    const LOAD: u8 = 0x79;
+    const MOVE: u8 = 0xbf;
     [
         insn(LOAD, 3, 1, at, 0),
         insn(0x7b, 10, 3, -8, 0),

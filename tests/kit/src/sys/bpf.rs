@@ -1,7 +1,7 @@
 //! bpf(2), as far as iterators need it. What is asked for is the caller's, also
 //! when it is wrong on purpose.
 
-use std::ffi::c_void;
+use std::ffi::{c_void, CString};
 use std::io;
 use std::mem::{size_of, size_of_val};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use super::check;
 
 const PROG_LOAD: u32 = 5;
+const OBJ_PIN: u32 = 6;
 const OBJ_GET_INFO_BY_FD: u32 = 15;
 const LINK_CREATE: u32 = 28;
 const LINK_UPDATE: u32 = 29;
@@ -83,6 +84,14 @@ struct LinkUpdate {
 struct IterCreate {
     link_fd: u32,
     flags: u32,
+}
+
+/// The same for BPF_OBJ_PIN.
+#[repr(C)]
+struct ObjPin {
+    path: u64,
+    fd: u32,
+    file_flags: u32,
 }
 
 /// The same for BPF_OBJ_GET_INFO_BY_FD.
@@ -210,6 +219,18 @@ pub(crate) fn iter_create(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     };
     // SAFETY: IterCreate holds no address.
     unsafe { bpf(ITER_CREATE, &mut attr) }.map(owned)
+}
+
+/// BPF_OBJ_PIN.
+pub(crate) fn pin(object: BorrowedFd<'_>, path: &str) -> io::Result<()> {
+    let path = CString::new(path)?;
+    let mut attr = ObjPin {
+        path: path.as_ptr() as u64,
+        fd: object.as_raw_fd() as u32,
+        file_flags: 0,
+    };
+    // SAFETY: ObjPin, with a C string that is alive for the call.
+    unsafe { bpf(OBJ_PIN, &mut attr) }.map(drop)
 }
 
 /// BPF_OBJ_GET_INFO_BY_FD of an iterator link, and the name of its target.
