@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     args.test_threads.get_or_insert(cpus + 1);
     let conclusion = libtest_mimic::run(&args, suite::trials());
+    suite::slowest::print();
     suite::skipped::print();
     suite::run::clean_up();
     conclusion.exit_code()

@@ -5,8 +5,10 @@ pub(crate) mod inner;
 mod oracle;
 pub(crate) mod run;
 pub(crate) mod skipped;
+pub(crate) mod slowest;
 
 use std::sync::{PoisonError, RwLock};
+use std::time::Instant;
 
 use libtest_mimic::{Completion, Failed, Trial};
 
@@ -135,14 +137,20 @@ fn trial(
     let shown = name.clone();
     Trial::ignorable_test(name, move || {
         need_root()?;
+        let timed = || {
+            let start = Instant::now();
+            let outcome = body();
+            slowest::note(&shown, start.elapsed());
+            outcome
+        };
         let outcome = match company {
             Company::Any => {
                 let _with_others = TRIALS.read().unwrap_or_else(PoisonError::into_inner);
-                body()
+                timed()
             }
             Company::Alone => {
                 let _alone = TRIALS.write().unwrap_or_else(PoisonError::into_inner);
-                body()
+                timed()
             }
         };
         if let Ok(Completion::Ignored { reason }) = &outcome {
