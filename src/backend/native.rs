@@ -169,11 +169,12 @@ pub(crate) fn run_session(
 /// What the native iterator of `R` takes, before anything is loaded.
 fn require<R: Dumped>() -> Result<(), NotOpened> {
     check_bpf().map_err(NotOpened::Refused)?;
-    if bpf::has_target(R::TARGET) {
-        return Ok(());
-    }
     let target = R::TARGET.to_str().unwrap_or("?");
-    Err(NotOpened::Refused(Reason::MissingTarget(target)))
+    match bpf::has_target(R::TARGET) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(NotOpened::Refused(Reason::MissingTarget(target))),
+        Err(e) => Err(NotOpened::Failed(Error::os("read the kernel's BTF", e))),
+    }
 }
 
 /// A link whose iterators give records as bytes.

@@ -41,7 +41,7 @@ mod tests {
         let mut walker = opened(Walker::<R>::open(address.clone()));
         let nr = walker.walk(Mode::Verified, which).unwrap().unwrap();
         let records = walker.records(nr).unwrap().to_vec();
-        if bpf::has_target(R::TARGET) {
+        if bpf::has_target(R::TARGET).unwrap() {
             let mut native = opened(Native::<R>::open(address.clone()));
             let (nr, _) = native.read(which).unwrap().unwrap();
             assert_eq!(native.records(nr).unwrap(), records);

@@ -370,10 +370,14 @@ pub(crate) fn new_run(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     check_fd(unsafe { libbpf::bpf_iter_create(link.as_raw_fd()) })
 }
 
-/// True if the kernel's BTF has an iterator target of this name.
-pub(crate) fn has_target(name: &CStr) -> bool {
+/// Whether the kernel's BTF has an iterator target of this name; an error if the
+/// BTF could not be read for want of something.
+pub(crate) fn has_target(name: &CStr) -> io::Result<bool> {
     let _quiet = Quiet::new();
     // SAFETY: a terminated string; libbpf reads /sys/kernel/btf/vmlinux.
     let id = unsafe { libbpf::libbpf_find_vmlinux_btf_id(name.as_ptr(), libbpf::BPF_TRACE_ITER) };
-    id > 0
+    match -id {
+        libc::EMFILE | libc::ENFILE | libc::ENOMEM => Err(io::Error::from_raw_os_error(-id)),
+        _ => Ok(id > 0),
+    }
 }

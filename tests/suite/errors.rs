@@ -4,11 +4,13 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process;
 
+use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 use uring_bpf_iter::{Backend, Error, Reason, RingFinder, UringBufIter};
 use uring_testkit::{RingBuilder, TestRing};
 
+use super::inner::expect_done;
 use super::oracle::{finder, status};
-use super::run::{idle_process, workload};
+use super::run::{again, idle_process, workload};
 use super::{done, Outcome};
 
 trials![
@@ -19,6 +21,7 @@ trials![
     a_process_that_has_ended,
     a_number_that_became_another_ring,
     the_native_backend_is_refused_with_its_reason,
+    too_few_descriptors,
 ];
 
 /// No process has this number: the kernel's own limit is 4,194,304.
@@ -214,4 +217,39 @@ fn the_native_backend_is_refused_with_its_reason() -> Outcome {
         );
     }
     done()
+}
+
+/// A process that may open few files is told that, and not that this kernel lacks
+/// something: the backend must not depend on it.
+fn too_few_descriptors() -> Outcome {
+    expect_done(&mut again("few-descriptors"));
+    done()
+}
+
+pub(crate) fn inside_few_descriptors() {
+    let ring = ring();
+    let look = || {
+        let mut iter = UringBufIter::options().attach(&ring)?;
+        iter.snapshot().map(|snapshot| snapshot.backend())
+    };
+    let usual = look().expect("a look");
+    let open = std::fs::read_dir("/proc/self/fd").expect("fd").count() as u64;
+    for more in 0.. {
+        let limit = Rlimit {
+            current: Some(open + more),
+            maximum: getrlimit(Resource::Nofile).maximum,
+        };
+        setrlimit(Resource::Nofile, limit).expect("setrlimit");
+        match look() {
+            Ok(backend) => {
+                assert_eq!(backend, usual, "{more} more");
+                assert!(more > 1, "that was no limit");
+                break;
+            }
+            Err(Error::Os { source, .. }) => {
+                assert_eq!(source.raw_os_error(), Some(libc::EMFILE), "{more} more");
+            }
+            Err(error) => panic!("{more} more: {error}"),
+        }
+    }
 }

@@ -23,6 +23,7 @@ pub(crate) fn run(mode: &str) -> ExitCode {
     match mode {
         // It is ended by the trial.
         "epoll-set" => super::epoll::inside(),
+        "few-descriptors" => super::errors::inside_few_descriptors(),
         "namespace" => super::namespaces::inside(),
         "segments-of-much" => super::pages::inside_much(),
         "segments-of-huge-pages" => super::pages::inside_huge_pages(),
