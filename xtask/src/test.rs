@@ -87,7 +87,7 @@ const STEPS: &[Step] = &[
     step("harness", "VM harness: lints and unit tests", &[], Here(suites::harness)),
     step("kit", "test kit, the oracle of the rest", SUITE, Here(suites::kit)),
     step("integration", "integration tests, this kernel", SUITE, Here(suites::integration)),
-    step("bench", "benchmarks build", BUILD, Here(suites::bench)),
+    step("bench", "benchmarks run, not for numbers", SUITE, Here(suites::bench)),
     step("asan", "AddressSanitizer", SUITE, Here(sanitize::address)),
     step("package", "package builds by itself", BUILD, Here(package::package)),
     step("licences", "licences and sources", &[], Here(deps::licences)),
