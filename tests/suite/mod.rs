@@ -53,6 +53,7 @@ mod fakes;
 mod files;
 mod finding;
 mod holders;
+mod kernel_bufs;
 mod long_hold;
 mod memory;
 mod namespaces;
@@ -105,6 +106,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         native_epoll::trials(),
         native_errors::trials(),
         pages::trials(),
+        kernel_bufs::trials(),
         finding::trials(),
         holders::trials(),
         fakes::trials(),

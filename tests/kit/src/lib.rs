@@ -40,6 +40,7 @@ mod submit;
 #[allow(unsafe_code)]
 mod sys;
 mod uapi;
+mod ublk;
 mod witness;
 mod workload;
 
@@ -58,5 +59,6 @@ pub use ring::TestRing;
 pub use session::{has_iterator, words, IterLink, IterLinkInfo, IterProgram, IterSession};
 pub use submit::{Done, Pending, Request};
 pub use sys::{fork_holder, page_size, set_uid, unshare_descriptors};
+pub use ublk::KernelBuf;
 pub use witness::PipeWitness;
 pub use workload::{IndexedBuf, Report, RingReport, Workload};

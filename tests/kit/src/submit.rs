@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::builder::{cqe_size, sqe_size};
 use crate::ring::TestRing;
 use crate::sys::{self, page_size, Mapping};
-use crate::uapi::{self, Sqe};
+use crate::uapi::{self, Sqe, UblkCommand, UblkIo};
 
 /// One request to be. It owns the memory that it names.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub struct Request {
     sqe: Sqe,
     /// What the kernel reads or writes until the request is complete.
     memory: Option<Mapping>,
+    /// How much of it is of interest then, if `res` does not say.
+    out: Option<usize>,
 }
 
 /// A request that was submitted. Dropped before its completion was seen, it
@@ -29,6 +31,7 @@ pub struct Request {
 pub struct Pending {
     user_data: u64,
     memory: Option<Mapping>,
+    out: Option<usize>,
 }
 
 /// How a request ended.
@@ -36,7 +39,7 @@ pub struct Pending {
 pub struct Done {
     /// The `res` of its CQE.
     pub res: i32,
-    /// What a read has read.
+    /// What a read has read, or a command has written.
     pub bytes: Vec<u8>,
 }
 
@@ -83,6 +86,7 @@ impl Request {
         Ok(Self {
             sqe,
             memory: Some(memory),
+            out: None,
         })
     }
 
@@ -98,7 +102,11 @@ impl Request {
             buf_index: index,
             ..Sqe::default()
         };
-        Self { sqe, memory: None }
+        Self {
+            sqe,
+            memory: None,
+            out: None,
+        }
     }
 
     /// IORING_OP_OPENAT for reading, into a slot of the ring's table.
@@ -117,6 +125,51 @@ impl Request {
         Ok(Self {
             sqe,
             memory: Some(memory),
+            out: None,
+        })
+    }
+
+    /// IORING_OP_URING_CMD to a ublk device, about one of its requests.
+    pub(crate) fn command(device: impl AsFd, op: u32, io: UblkIo, addr: u64) -> Self {
+        let sqe = Sqe {
+            opcode: uapi::OP_URING_CMD,
+            fd: device.as_fd().as_raw_fd(),
+            off: u64::from(op),
+            addr,
+            cmd: io.bytes(),
+            ..Sqe::default()
+        };
+        Self {
+            sqe,
+            memory: None,
+            out: None,
+        }
+    }
+
+    /// IORING_OP_URING_CMD to the ublk driver, which reads and writes a copy of
+    /// `data`. It takes a ring of 128-byte entries.
+    pub(crate) fn control(
+        driver: impl AsFd,
+        op: u32,
+        mut command: UblkCommand,
+        data: &[u8],
+    ) -> io::Result<Self> {
+        let memory = Mapping::anonymous(data.len().max(1).next_multiple_of(page_size()))?;
+        memory.write(data);
+        if !data.is_empty() {
+            command.addr = memory.addr();
+        }
+        let sqe = Sqe {
+            opcode: uapi::OP_URING_CMD,
+            fd: driver.as_fd().as_raw_fd(),
+            off: u64::from(op),
+            cmd: command.bytes(),
+            ..Sqe::default()
+        };
+        Ok(Self {
+            sqe,
+            memory: Some(memory),
+            out: Some(data.len()),
         })
     }
 
@@ -142,6 +195,7 @@ impl TestRing {
         let pending = Pending {
             user_data,
             memory: request.memory,
+            out: request.out,
         };
         let sqpoll = self.params.flags & uapi::SETUP_SQPOLL != 0;
         match sys::enter(self.target()?, 1) {
@@ -163,7 +217,8 @@ impl TestRing {
                 if user_data != pending.user_data {
                     continue;
                 }
-                let len = usize::try_from(res).unwrap_or(0);
+                let read = usize::try_from(res).unwrap_or(0);
+                let len = pending.out.unwrap_or(read);
                 let memory = pending.memory.take();
                 let bytes = memory.map_or_else(Vec::new, |memory| memory.read(len));
                 return Ok(Done { res, bytes });
@@ -198,8 +253,9 @@ impl TestRing {
             return Err(io::Error::from_raw_os_error(libc::EBUSY));
         }
         let index = at & (self.params.sq_entries - 1);
-        let start = index * sqe_size(&self.params) as u32;
-        for (i, word) in sqe.words().into_iter().enumerate() {
+        let size = sqe_size(&self.params) as u32;
+        let start = index * size;
+        for (i, word) in sqe.words().into_iter().take(size as usize / 4).enumerate() {
             let place = self.sqes.atomic_u32(start + 4 * i as u32);
             place.store(word, Ordering::Relaxed);
         }

@@ -1,5 +1,5 @@
-//! The parts of `linux/io_uring.h` and `linux/userfaultfd.h` that the kit
-//! needs, written out: the headers of Debian 12 (6.1) lack half of them. Data
+//! The parts of `linux/io_uring.h`, `linux/userfaultfd.h` and
+//! `linux/ublk_cmd.h` that the kit needs, written out: the headers of Debian 12 (6.1) lack half of them. Data
 //! only, no system call.
 
 pub(crate) const SETUP_IOPOLL: u32 = 1 << 0;
@@ -45,6 +45,7 @@ pub(crate) const CLONE_SRC_REGISTERED: u32 = 1 << 0;
 pub(crate) const OP_READ_FIXED: u8 = 4;
 pub(crate) const OP_OPENAT: u8 = 18;
 pub(crate) const OP_READ: u8 = 22;
+pub(crate) const OP_URING_CMD: u8 = 46;
 pub(crate) const SQE_FIXED_FILE: u8 = 1 << 0;
 pub(crate) const SQE_ASYNC: u8 = 1 << 4;
 
@@ -63,12 +64,16 @@ pub(crate) struct Sqe {
     pub(crate) buf_index: u16,
     /// The slot for a direct descriptor, counted from 1.
     pub(crate) file_index: u32,
+    /// Of IORING_OP_URING_CMD: what the driver is told. More than 16 bytes take
+    /// a ring of 128-byte entries.
+    pub(crate) cmd: [u8; 32],
 }
 
 impl Sqe {
-    /// The 64 bytes, as the words in which they are written to a ring.
-    pub(crate) fn words(&self) -> [u32; 16] {
-        let mut bytes = [0; 64];
+    /// The bytes, as the words in which they are written to a ring: 16, or
+    /// twice as many.
+    pub(crate) fn words(&self) -> [u32; 32] {
+        let mut bytes = [0; 128];
         let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
         put(0, &[self.opcode, self.flags]);
         put(4, &self.fd.to_ne_bytes());
@@ -79,6 +84,7 @@ impl Sqe {
         put(32, &self.user_data.to_ne_bytes());
         put(40, &self.buf_index.to_ne_bytes());
         put(44, &self.file_index.to_ne_bytes());
+        put(48, &self.cmd);
         std::array::from_fn(|i| {
             let word = &bytes[4 * i..4 * i + 4];
             u32::from_ne_bytes(word.try_into().expect("four bytes"))
@@ -203,6 +209,129 @@ pub(crate) struct UffdioRange {
     pub(crate) len: u64,
     pub(crate) mode: u64,
     pub(crate) out: u64,
+}
+
+pub(crate) const UBLK_F_SUPPORT_ZERO_COPY: u64 = 1 << 0;
+pub(crate) const UBLK_F_IOCTL_ENCODE: u64 = 1 << 6;
+pub(crate) const UBLK_F_AUTO_BUF_REG: u64 = 1 << 11;
+pub(crate) const UBLK_F_NO_AUTO_PART_SCAN: u64 = 1 << 18;
+
+/// `_IOWR('u', number, a struct of so many bytes)`.
+const fn ublk(direction: u32, number: u32, size: usize) -> u32 {
+    direction << 30 | (size as u32) << 16 | (b'u' as u32) << 8 | number
+}
+pub(crate) const UBLK_ADD_DEV: u32 = ublk(3, 0x04, 32);
+pub(crate) const UBLK_START_DEV: u32 = ublk(3, 0x06, 32);
+pub(crate) const UBLK_STOP_DEV: u32 = ublk(3, 0x07, 32);
+pub(crate) const UBLK_SET_PARAMS: u32 = ublk(3, 0x08, 32);
+/// `_IOR`. It does not wait for the last descriptor of the device.
+pub(crate) const UBLK_DEL_DEV_ASYNC: u32 = ublk(2, 0x14, 32);
+pub(crate) const UBLK_FETCH: u32 = ublk(3, 0x20, 16);
+pub(crate) const UBLK_COMMIT_AND_FETCH: u32 = ublk(3, 0x21, 16);
+
+/// `struct ublksrv_ctrl_cmd`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UblkCommand {
+    pub(crate) dev_id: u32,
+    pub(crate) queue_id: u16,
+    pub(crate) len: u16,
+    pub(crate) addr: u64,
+    pub(crate) data: u64,
+}
+
+impl UblkCommand {
+    pub(crate) fn bytes(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes[0..4].copy_from_slice(&self.dev_id.to_ne_bytes());
+        bytes[4..6].copy_from_slice(&self.queue_id.to_ne_bytes());
+        bytes[6..8].copy_from_slice(&self.len.to_ne_bytes());
+        bytes[8..16].copy_from_slice(&self.addr.to_ne_bytes());
+        bytes[16..24].copy_from_slice(&self.data.to_ne_bytes());
+        bytes
+    }
+}
+
+/// `struct ublksrv_io_cmd`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UblkIo {
+    pub(crate) q_id: u16,
+    pub(crate) tag: u16,
+    pub(crate) result: i32,
+    pub(crate) addr: u64,
+}
+
+impl UblkIo {
+    /// As they are put into `cmd` of an entry.
+    pub(crate) fn bytes(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes[0..2].copy_from_slice(&self.q_id.to_ne_bytes());
+        bytes[2..4].copy_from_slice(&self.tag.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&self.result.to_ne_bytes());
+        bytes[8..16].copy_from_slice(&self.addr.to_ne_bytes());
+        bytes
+    }
+}
+
+/// What the kit puts into a `struct ublksrv_ctrl_dev_info`.
+#[derive(Debug, Default)]
+pub(crate) struct UblkDevice {
+    pub(crate) nr_hw_queues: u16,
+    pub(crate) queue_depth: u16,
+    pub(crate) max_io_buf_bytes: u32,
+    pub(crate) dev_id: u32,
+    pub(crate) ublksrv_pid: i32,
+    pub(crate) flags: u64,
+}
+
+impl UblkDevice {
+    pub(crate) fn bytes(&self) -> [u8; 64] {
+        let mut bytes = [0; 64];
+        bytes[0..2].copy_from_slice(&self.nr_hw_queues.to_ne_bytes());
+        bytes[2..4].copy_from_slice(&self.queue_depth.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&self.max_io_buf_bytes.to_ne_bytes());
+        bytes[12..16].copy_from_slice(&self.dev_id.to_ne_bytes());
+        bytes[16..20].copy_from_slice(&self.ublksrv_pid.to_ne_bytes());
+        bytes[24..32].copy_from_slice(&self.flags.to_ne_bytes());
+        bytes
+    }
+
+    /// What the driver has made of it.
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        let word = |at: usize| bytes[at..at + 4].try_into().expect("four bytes");
+        let flags = bytes[24..32].try_into().expect("eight bytes");
+        Self {
+            dev_id: u32::from_ne_bytes(word(12)),
+            flags: u64::from_ne_bytes(flags),
+            ..Self::default()
+        }
+    }
+}
+
+/// What the kit puts into a `struct ublk_params`: of its first part.
+#[derive(Debug)]
+pub(crate) struct UblkParams {
+    pub(crate) logical_bs_shift: u8,
+    pub(crate) physical_bs_shift: u8,
+    pub(crate) io_opt_shift: u8,
+    pub(crate) io_min_shift: u8,
+    pub(crate) max_sectors: u32,
+    pub(crate) dev_sectors: u64,
+}
+
+impl UblkParams {
+    pub(crate) fn bytes(&self) -> [u8; 40] {
+        let mut bytes = [0; 40];
+        let (len, types) = (bytes.len() as u32, 1_u32);
+        bytes[0..4].copy_from_slice(&len.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&types.to_ne_bytes());
+        bytes[12] = self.logical_bs_shift;
+        bytes[13] = self.physical_bs_shift;
+        bytes[14] = self.io_opt_shift;
+        bytes[15] = self.io_min_shift;
+        bytes[16..20].copy_from_slice(&self.max_sectors.to_ne_bytes());
+        bytes[24..32].copy_from_slice(&self.dev_sectors.to_ne_bytes());
+        bytes
+    }
 }
 
 const _: () = {
