@@ -8,15 +8,15 @@ use anyhow::{Context as _, Result};
 
 use super::lint::{self, Linter};
 use super::source::Source;
-use super::{cache, config, make, patches, Flavour};
+use super::{cache, config, make, patches};
 use crate::run::heading;
 use crate::system;
 
 /// A column of the table.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Column {
-    /// The whole kernel of flavour plain, with BTF.
-    Plain,
+    /// A small kernel with all that the patches touch, and BTF.
+    All,
     /// A small kernel without io_uring.
     NoIoUring,
     /// A small kernel without the bpf system call.
@@ -31,14 +31,14 @@ pub(crate) enum Column {
     Checkpatch,
 }
 
-use Column::{Checkpatch, NoBpf, NoEpoll, NoIoUring, Plain, Sparse, W1};
+use Column::{All, Checkpatch, NoBpf, NoEpoll, NoIoUring, Sparse, W1};
 
-const COLUMNS: [Column; 7] = [Plain, NoIoUring, NoBpf, NoEpoll, W1, Sparse, Checkpatch];
+const COLUMNS: [Column; 7] = [All, NoIoUring, NoBpf, NoEpoll, W1, Sparse, Checkpatch];
 
 impl Column {
     fn title(self) -> &'static str {
         match self {
-            Plain => "plain",
+            All => "all",
             NoIoUring => "IO_URING=n",
             NoBpf => "BPF_SYSCALL=n",
             NoEpoll => "EPOLL=n",
@@ -48,17 +48,25 @@ impl Column {
         }
     }
 
-    /// For a column that builds a kernel: its folder, its target, and the option it lacks.
-    fn build(self) -> Option<(&'static str, &'static str, Option<&'static str>)> {
+    /// For a column that builds a kernel: its folder, and what it asks for on top
+    /// of config.check.
+    fn build(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Plain => Some(("build-plain", "bzImage", None)),
-            NoIoUring => Some(("check-no-io_uring", "vmlinux", Some("CONFIG_IO_URING"))),
-            NoBpf => Some(("check-no-bpf", "vmlinux", Some("CONFIG_BPF_SYSCALL"))),
-            NoEpoll => Some(("check-no-epoll", "vmlinux", Some("CONFIG_EPOLL"))),
+            All => Some(("check-all", WITH_BTF)),
+            NoIoUring => Some(("check-no-io_uring", "# CONFIG_IO_URING is not set\n")),
+            NoBpf => Some(("check-no-bpf", "# CONFIG_BPF_SYSCALL is not set\n")),
+            NoEpoll => Some(("check-no-epoll", "# CONFIG_EPOLL is not set\n")),
             W1 | Sparse | Checkpatch => None,
         }
     }
 }
+
+/// Type information: without it nobody asks whether BTF_ID() names anything.
+const WITH_BTF: &str = "\
+CONFIG_DEBUG_KERNEL=y
+CONFIG_DEBUG_INFO_DWARF5=y
+CONFIG_DEBUG_INFO_BTF=y
+";
 
 /// How a patch did in a column.
 enum Cell {
@@ -102,7 +110,7 @@ pub(crate) fn check(series: &str, only: &[Column]) -> Result<bool> {
                 W1 => findings(linter.new_warnings(&c_files)?),
                 Sparse => findings(linter.new_sparse(&c_files)?),
                 Checkpatch => findings(Some(lint::checkpatch(&tree, patch)?)),
-                Plain | NoIoUring | NoBpf | NoEpoll => build(*column, &home, &tree),
+                All | NoIoUring | NoBpf | NoEpoll => build(*column, &home, &tree),
             };
             if let Cell::Bad(found) = &cell {
                 println!("{}: {found}", column.title());
@@ -115,27 +123,21 @@ pub(crate) fn check(series: &str, only: &[Column]) -> Result<bool> {
 }
 
 fn configure(column: Column, home: &Path, tree: &Path) -> Result<()> {
-    let Some((folder, _, lacking)) = column.build() else {
+    let Some((folder, options)) = column.build() else {
         return Ok(());
     };
-    let fragments = match lacking {
-        None => Flavour::Plain.fragments(),
-        Some(option) => {
-            let without = home.join(format!("{folder}.config"));
-            fs::write(&without, format!("# {option} is not set\n"))
-                .with_context(|| format!("cannot write {}", without.display()))?;
-            vec![PathBuf::from("kernel/config.check"), without]
-        }
-    };
+    let own = home.join(format!("{folder}.config"));
+    fs::write(&own, options).with_context(|| format!("cannot write {}", own.display()))?;
+    let fragments = [PathBuf::from("kernel/config.check"), own];
     config::configure(tree, &home.join(folder), &fragments)
 }
 
 fn build(column: Column, home: &Path, tree: &Path) -> Cell {
-    let Some((folder, target, _)) = column.build() else {
+    let Some((folder, _)) = column.build() else {
         return Cell::None;
     };
     let log = home.join(format!("{folder}.log"));
-    match make::run(tree, &home.join(folder), &[target], &log) {
+    match make::run(tree, &home.join(folder), &["vmlinux"], &log) {
         Ok(warnings) => findings(Some(warnings)),
         Err(error) => Cell::Bad(format!("{error:#}")),
     }
