@@ -91,12 +91,15 @@ pub fn has_kasan() -> io::Result<bool> {
     Ok(names.any(|name| name == "kasan_report"))
 }
 
-/// Objects in use of every slab cache, by /proc/slabinfo. A slab of which a CPU
-/// takes objects counts as full: a number may be off by some slabs.
+/// Objects in use of every slab cache, by /proc/slabinfo, which counts slabs that
+/// a CPU keeps for itself as full: they are taken back first.
 ///
 /// # Errors
 /// ENOENT on a kernel without CONFIG_SLUB_DEBUG, EACCES without root.
 pub fn slab_objects() -> io::Result<BTreeMap<String, u64>> {
+    for cache in fs::read_dir("/sys/kernel/slab")? {
+        fs::write(cache?.path().join("shrink"), "1")?;
+    }
     let text = fs::read_to_string("/proc/slabinfo")?;
     let cache = |line: &str| {
         let mut fields = line.split_whitespace();
