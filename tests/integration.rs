@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     args.test_threads.get_or_insert(cpus + 1);
     let conclusion = libtest_mimic::run(&args, suite::trials());
     suite::slowest::print();
-    suite::skipped::print();
+    suite::results::report();
     suite::run::clean_up();
     conclusion.exit_code()
 }

@@ -10,8 +10,8 @@ use uring_bpf_iter::{Consistency, Contention, Error, LockOwner, Retry, Snapshot,
 use uring_testkit::{BufSpec, LockHolder, RingBuilder, TestRing};
 
 use super::oracle::{assert_reads, attach, by_inode, finder, ranges, threads_named, Way};
+use super::results::skip;
 use super::run::workload;
-use super::skipped::skip;
 use super::{done, Outcome};
 
 trials![

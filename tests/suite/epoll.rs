@@ -23,8 +23,8 @@ use uring_testkit::{
 
 use super::files::{kind, FMODE_MASK};
 use super::oracle::has_native;
+use super::results::skip;
 use super::run::{again, spawn, Killed};
-use super::skipped::skip;
 use super::{done, Outcome};
 
 trials![

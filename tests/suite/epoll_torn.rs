@@ -13,7 +13,7 @@ use uring_bpf_iter::{Backend, EpollItem, EpollIter, Error};
 use uring_testkit::epoll_lines;
 
 use super::native;
-use super::skipped::skip;
+use super::results::skip;
 use super::torn::{pin, two_cpus, ALONE};
 use super::{done, Outcome};
 

@@ -192,7 +192,7 @@ fn a_number_that_became_another_ring() -> Outcome {
 
 fn the_native_backend_is_refused_with_its_reason() -> Outcome {
     if super::oracle::has_native() {
-        return super::skipped::skip("this kernel has native iterators");
+        return super::results::skip("this kernel has native iterators");
     }
     let ring = ring();
     let options = UringBufIter::options().backend(Backend::Native);

@@ -85,7 +85,7 @@ fn descriptors_that_are_no_ring() -> Outcome {
 
 fn a_backend_that_cannot_serve() -> Outcome {
     if super::oracle::has_native() {
-        return super::skipped::skip("this kernel has native iterators");
+        return super::results::skip("this kernel has native iterators");
     }
     let load = workload("--rings 1");
     // Rings are found by others; lsring reads no table.

@@ -210,7 +210,7 @@ fn task_file_goes_on_to_the_next_holder() -> Outcome {
 fn locked_goes_on_to_the_next_holder() -> Outcome {
     match no_locked_reads() {
         None => next_holder(Way::Locked),
-        Some(reason) => super::skipped::skip(reason),
+        Some(reason) => super::results::skip(reason),
     }
 }
 

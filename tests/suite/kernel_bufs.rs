@@ -7,7 +7,7 @@ use uring_bpf_iter::{BufPages, Segment};
 use uring_testkit::{page_frames, page_size, KernelBuf};
 
 use super::oracle::{attach, listed, Way};
-use super::skipped::skip;
+use super::results::skip;
 use super::{done, Outcome};
 
 trials![a_request_of_a_block_device];

@@ -9,7 +9,7 @@ use uring_bpf_iter::{Contention, Retry};
 
 use super::contention::{assert_owner, forget, hold, refused, ring};
 use super::oracle::{assert_reads, attach, children_of, no_locked_reads, status, Way};
-use super::skipped::skip;
+use super::results::skip;
 use super::{done, Outcome};
 
 trials![two_minutes_of_one_hold];

@@ -16,8 +16,8 @@ use super::oracle::{
     assert_places, assert_ring, attach, by_inode, kernel, no_locked_reads, pinned_bytes, rings_of,
     vm_pin_bytes, Way,
 };
+use super::results::skip;
 use super::run::{again, workload};
-use super::skipped::skip;
 use super::{done, inner, Outcome};
 
 trials![

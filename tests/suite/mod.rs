@@ -1,10 +1,10 @@
-//! All trials, and what they share: the need for root, and the list of what
-//! was skipped.
+//! All trials, and what they share: the need for root, and the list of how they
+//! ended.
 
 pub(crate) mod inner;
 mod oracle;
+pub(crate) mod results;
 pub(crate) mod run;
-pub(crate) mod skipped;
 pub(crate) mod slowest;
 
 use std::sync::{PoisonError, RwLock};
@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use libtest_mimic::{Completion, Failed, Trial};
 
-/// How a trial ended: [`done`], [`skipped::skip`], or a panic.
+/// How a trial ended: [`done`], [`results::skip`], or a panic.
 pub(crate) type Outcome = Result<Completion, Failed>;
 
 pub(crate) fn done() -> Outcome {
@@ -138,27 +138,25 @@ fn trial(
     let name = format!("{topic}::{test}");
     let shown = name.clone();
     Trial::ignorable_test(name, move || {
-        need_root()?;
         let timed = || {
             let start = Instant::now();
             let outcome = body();
             slowest::note(&shown, start.elapsed());
             outcome
         };
-        let outcome = match company {
-            Company::Any => {
-                let _with_others = TRIALS.read().unwrap_or_else(PoisonError::into_inner);
-                timed()
+        results::note(&shown, || {
+            need_root()?;
+            match company {
+                Company::Any => {
+                    let _with_others = TRIALS.read().unwrap_or_else(PoisonError::into_inner);
+                    timed()
+                }
+                Company::Alone => {
+                    let _alone = TRIALS.write().unwrap_or_else(PoisonError::into_inner);
+                    timed()
+                }
             }
-            Company::Alone => {
-                let _alone = TRIALS.write().unwrap_or_else(PoisonError::into_inner);
-                timed()
-            }
-        };
-        if let Ok(Completion::Ignored { reason }) = &outcome {
-            skipped::note(&shown, reason.as_deref().unwrap_or("no reason given"));
-        }
-        outcome
+        })
     })
 }
 

@@ -14,8 +14,8 @@ use uring_testkit::{BufSpec, LockHolder, Report, RingBuilder, Workload};
 use super::oracle::{
     assert_reads, assert_ring, attach, by_inode, children_of, finder, rings_of, status, Way,
 };
+use super::results::skip;
 use super::run::{again, example, in_pid_namespace, output, workload, Killed};
-use super::skipped::skip;
 use super::{done, inner, Outcome};
 
 trials![seen_from_above, seen_from_inside];

@@ -11,7 +11,7 @@ use uring_testkit::{page_size, EpollSet, RingBuilder, TestRing};
 use uring_testkit::{pinned_pages, settled_pins, words, BufSpec, IterProgram, IterSession};
 
 use super::oracle::has_native;
-use super::skipped::skip;
+use super::results::skip;
 use super::Outcome;
 
 /// The targets for a ring.

@@ -6,7 +6,7 @@ use std::io;
 use uring_testkit::{EpollSet, Faults, Injected, IterLink, PipeWitness};
 
 use super::native::{program, ring, Pins, RING_TARGETS, SOON};
-use super::skipped::skip;
+use super::results::skip;
 use super::{done, Outcome};
 
 native_trials![Alone: every_allocation_fails_once];

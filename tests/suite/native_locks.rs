@@ -14,7 +14,7 @@ use uring_testkit::{BufSpec, Flap, Flapper, Request, RingBuilder, View};
 use super::contention::{assert_owner, forget, hold, refused};
 use super::native::{errno, program, read, read_all, ring, ring_of, RING_TARGETS, SOON};
 use super::oracle::Way;
-use super::skipped::skip;
+use super::results::skip;
 use super::{done, Outcome};
 
 native_trials![Any:

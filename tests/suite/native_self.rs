@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use uring_testkit::{words, IterLink, IterSession, Request, RingBuilder, TestRing};
 
 use super::native::{program, read_all, SOON};
-use super::skipped::skip;
+use super::results::skip;
 use super::{done, Outcome};
 
 native_trials![Any:

@@ -18,8 +18,8 @@ use uring_testkit::{
 use super::examples::{records, run};
 use super::memory::{available_bytes, HUGE};
 use super::oracle::{error_at_last, kernel, rings_of, Way};
+use super::results::skip;
 use super::run::{again, workload};
-use super::skipped::skip;
 use super::{done, inner, Outcome};
 
 trials![

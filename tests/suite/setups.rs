@@ -7,7 +7,7 @@ use uring_bpf_iter::{Backend, SetupFlags};
 use uring_testkit::{BufSpec, RingBuilder};
 
 use super::oracle::{assert_ring, by_inode, finder, threads_named};
-use super::skipped::skip;
+use super::results::skip;
 use super::{done, Outcome};
 
 trials![

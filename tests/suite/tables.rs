@@ -131,7 +131,7 @@ fn cloned_tables_share_references() -> Outcome {
         .expect("register");
     let mut clone = ring();
     if let Err(e) = clone.clone_buffers_from(&source) {
-        return super::skipped::skip(format!("IORING_REGISTER_CLONE_BUFFERS: {e}"));
+        return super::results::skip(format!("IORING_REGISTER_CLONE_BUFFERS: {e}"));
     }
     let refs = |ring: &TestRing, want: u32| {
         for way in Way::all() {

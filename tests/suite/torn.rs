@@ -11,7 +11,7 @@ use uring_bpf_iter::{Consistency, Error, RegisteredBuf, Snapshot, UringBufIter};
 use uring_testkit::{Flap, Flapper, RingBuilder, States, View};
 
 use super::oracle::{no_locked_reads, threads_named, Way};
-use super::skipped::skip;
+use super::results::skip;
 use super::{done, Outcome};
 
 trials![
