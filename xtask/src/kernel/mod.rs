@@ -1,6 +1,7 @@
 //! `cargo xtask kernel`: kernels from Debian's source packages and the patches in
 //! kernel/, kept outside the clone under a name made of everything they are made from.
 
+mod apt;
 mod cache;
 mod check;
 mod config;

@@ -1,20 +1,24 @@
 //! A series' source: which Debian package it is, and its tree, unpacked once.
 
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context as _, Result};
 
+use super::apt::Apt;
 use super::cache;
-use crate::run::{cmd, line};
-use crate::system;
+use crate::run::cmd;
 
 /// The list of sources.
 const SOURCES: &str = "kernel/sources";
 
 /// A line of the list.
+#[derive(Clone)]
 pub(super) struct Source {
     pub(super) series: String,
+    /// `None`: one that the machine's apt follows.
+    suite: Option<String>,
     package: String,
     version: String,
     pub(super) sha256: String,
@@ -23,8 +27,7 @@ pub(super) struct Source {
 impl Source {
     /// The source of a series.
     pub(super) fn of(series: &str) -> Result<Self> {
-        let text = fs::read_to_string(SOURCES).with_context(|| format!("cannot read {SOURCES}"))?;
-        let sources = parse(&text)?;
+        let sources = all()?;
         let known: Vec<&str> = sources.iter().map(|source| &*source.series).collect();
         let known = known.join(", ");
         let found = sources.into_iter().find(|source| source.series == series);
@@ -73,14 +76,15 @@ impl Source {
         let name = format!("{package}_{}_all.deb", version.replace(':', "%3a"));
         let path = home.join(name);
         if !path.exists() {
+            let apt = Apt::of(self.suite.as_deref(), home)?;
             let asked = format!("{package}={version}");
-            let download = || line("apt-get download").arg(&asked).dir(home);
+            let download = || apt.command("apt-get download").arg(&asked).dir(home);
             println!("$ {}", download().shown());
             if download().read().is_err() {
                 // Perhaps only the lists are old, or none were ever fetched.
-                system::apt_update()?;
+                apt.update()?;
                 if let Err(error) = download().read() {
-                    bail!("{}", self.moved_on(&error));
+                    bail!("{}", self.moved_on(&apt, &error));
                 }
             }
         }
@@ -97,22 +101,49 @@ impl Source {
     }
 
     /// What to say when the archive does not give the package.
-    fn moved_on(&self, error: &anyhow::Error) -> String {
+    fn moved_on(&self, apt: &Apt, error: &anyhow::Error) -> String {
         let Self {
             package, version, ..
         } = self;
-        let madison = line("apt-cache madison").arg(package).read();
-        let offered = match madison.as_deref().unwrap_or_default().trim_end() {
-            "" => "  nothing of that name".to_owned(),
-            lines => lines.to_owned(),
-        };
-        format!(
+        let offered = apt.offered(package).unwrap_or_else(|| {
+            let others = apt.kernels().join(", ");
+            format!("  nothing of that name; kernel sources are: {others}")
+        });
+        let mut text = format!(
             "apt-get does not give {package} {version}.\n\
-             What this machine's sources offer:\n{offered}\n\
-             If there is a newer version: put it into {SOURCES} with its hash (`apt-cache show {package}`).\n\
-             {error:#}"
-        )
+             What its sources offer:\n{offered}\n\
+             The one line to change is this one, in {SOURCES}:\n  {self}\n"
+        );
+        if let Some((version, sha256)) = apt.newest(package) {
+            let newest = Self {
+                version,
+                sha256,
+                ..self.clone()
+            };
+            let _ = writeln!(text, "With what is offered it would be:\n  {newest}");
+        }
+        text += "A line may also name another suite (second word) or package (third).\n";
+        text + &format!("{error:#}")
     }
+}
+
+impl fmt::Display for Source {
+    /// As the list has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let suite = self.suite.as_deref().unwrap_or("-");
+        let Self {
+            series,
+            package,
+            version,
+            sha256,
+            ..
+        } = self;
+        write!(f, "{series}  {suite}  {package}  {version}  {sha256}")
+    }
+}
+
+fn all() -> Result<Vec<Source>> {
+    parse(&fs::read_to_string(SOURCES).with_context(|| format!("cannot read {SOURCES}"))?)
 }
 
 /// The lines of the list.
@@ -122,14 +153,15 @@ fn parse(text: &str) -> Result<Vec<Source>> {
     lines
         .map(|line| {
             let words: Vec<&str> = line.split_whitespace().collect();
-            let [series, package, version, sha256] = words[..] else {
-                bail!("{SOURCES}: not four words: {line}");
+            let [series, suite, package, version, sha256] = words[..] else {
+                bail!("{SOURCES}: not five words: {line}");
             };
             if sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
                 bail!("{SOURCES}: no SHA-256: {sha256}");
             }
             Ok(Source {
                 series: series.to_owned(),
+                suite: (suite != "-").then(|| suite.to_owned()),
                 package: package.to_owned(),
                 version: version.to_owned(),
                 sha256: sha256.to_owned(),
@@ -143,12 +175,21 @@ mod tests {
     use super::parse;
 
     #[test]
-    fn a_line_has_four_words_and_a_hash() {
+    fn a_line_has_five_words_and_a_hash() {
         let hash = "0123456789abcdef".repeat(4);
-        let parsed = parse(&format!("# series\n\n6.12 linux 6.12.1-1 {hash}\n")).unwrap();
+        let parsed = parse(&format!("# series\n\n6.12 - linux 6.12.1-1 {hash}\n")).unwrap();
         assert_eq!(parsed.len(), 1);
         assert_eq!(parsed[0].series, "6.12");
-        assert!(parse("6.12 linux 6.12.1-1").is_err());
-        assert!(parse("6.12 linux 6.12.1-1 abc").is_err());
+        assert_eq!(parsed[0].suite, None);
+        let other = parse(&format!("7.2 sid linux 7.2.13-1 {hash}")).unwrap();
+        assert_eq!(other[0].suite.as_deref(), Some("sid"));
+        assert!(parse("6.12 linux 6.12.1-1 {hash}").is_err());
+        assert!(parse("6.12 - linux 6.12.1-1 abc").is_err());
+    }
+
+    #[test]
+    fn a_line_is_shown_as_it_is_written() {
+        let line = format!("7.2  sid  linux  7.2.13-1  {}", "a".repeat(64));
+        assert_eq!(parse(&line).unwrap()[0].to_string(), line);
     }
 }
