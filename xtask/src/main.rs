@@ -88,6 +88,14 @@ enum Kernel {
         #[arg(long, value_enum, value_name = "COLUMN")]
         only: Vec<Column>,
     },
+    /// Compare the series of patches with that of 6.12, and with what is recorded of it.
+    ///
+    /// Fails on a difference that is not in kernel/SERIES/from-6.12.diff.
+    Compare {
+        /// Record the differences as those that are meant.
+        #[arg(long)]
+        record: bool,
+    },
     /// Put faults into the patches, one by one, and see a test fail for each.
     ///
     /// Builds a kernel for each patch in kernel/SERIES/faults, and boots it. Fails
@@ -134,6 +142,7 @@ fn run(command: Xtask) -> Result<ExitCode> {
             true
         }
         Xtask::Kernel(Kernel::Check { series, only }) => kernel::check(&series, &only)?,
+        Xtask::Kernel(Kernel::Compare { record }) => kernel::compare(record)?,
         Xtask::Kernel(Kernel::Faults {
             series,
             only,

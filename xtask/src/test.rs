@@ -78,6 +78,7 @@ const STEPS: &[Step] = &[
     step("fmt", "Rust format", &[], Here(style::fmt)),
     step("clang-format", "BPF format", &[system::CLANG_FORMAT], Here(style::clang_format)),
     step("bpf", "BPF objects match their sources", &[system::BPF], Here(style::bpf)),
+    step("series", "series of patches differ as meant", &[], Here(style::series)),
     step("unsafe", "unsafe only in its two places", BUILD, Here(unsafe_code::check)),
     step("clippy", "clippy, for every feature set", BUILD, Here(style::clippy)),
     step("doc", "documentation", BUILD, Here(style::doc)),

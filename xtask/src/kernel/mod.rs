@@ -4,12 +4,14 @@
 mod apt;
 mod cache;
 mod check;
+mod compare;
 mod config;
 mod faults;
 mod lint;
 mod make;
 mod patches;
 mod source;
+mod view;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -18,6 +20,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 pub(crate) use check::{check, Column};
+pub(crate) use compare::compare;
 pub(crate) use faults::faults;
 
 use crate::run::line;

@@ -142,6 +142,11 @@ impl fmt::Display for Source {
     }
 }
 
+/// The series that the list names, in its order.
+pub(super) fn series() -> Result<Vec<String>> {
+    Ok(all()?.into_iter().map(|source| source.series).collect())
+}
+
 fn all() -> Result<Vec<Source>> {
     parse(&fs::read_to_string(SOURCES).with_context(|| format!("cannot read {SOURCES}"))?)
 }

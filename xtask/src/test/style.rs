@@ -3,8 +3,8 @@
 use anyhow::{bail, Result};
 
 use super::Outcome::{self, Passed};
-use crate::bpf;
 use crate::run::{cmd, line};
+use crate::{bpf, kernel};
 
 /// The library's feature sets besides the default: BPF off and on, serde on.
 const FEATURE_SETS: &[&str] = &[
@@ -32,6 +32,14 @@ pub(super) fn clang_format() -> Result<Outcome> {
 
 pub(super) fn bpf() -> Result<Outcome> {
     bpf::check()?;
+    Ok(Passed)
+}
+
+/// The series of kernel patches differ from each other as they are meant to.
+pub(super) fn series() -> Result<Outcome> {
+    if !kernel::compare(false)? {
+        bail!("the series of patches differ in what is not recorded");
+    }
     Ok(Passed)
 }
 
