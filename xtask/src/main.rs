@@ -14,7 +14,6 @@ mod workspace;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::builder::PossibleValuesParser;
 use clap::Parser;
 
 use kernel::{Column, Flavour};
@@ -40,14 +39,7 @@ enum Xtask {
     /// Run every check and every test, and sum up at the end.
     ///
     /// A failed step does not stop the rest. Needs root for the tests that load BPF.
-    Test {
-        /// Build and boot no kernel; what that leaves out is counted as skipped.
-        #[arg(long)]
-        host_only: bool,
-        /// Run this step only; may be repeated.
-        #[arg(long = "step", value_name = "NAME", value_parser = PossibleValuesParser::new(test::names()))]
-        steps: Vec<String>,
-    },
+    Test(test::Choice),
     /// Build the BPF objects that are committed in bpf/.
     Bpf {
         /// Build elsewhere and compare, byte for byte.
@@ -134,7 +126,7 @@ fn run(command: Xtask) -> Result<ExitCode> {
             kernel: Some(series),
             ..
         } => return Ok(ExitCode::from(demo::in_guest(&series)?)),
-        Xtask::Test { host_only, steps } => test::test(&steps, host_only),
+        Xtask::Test(choice) => test::test(&choice)?,
         Xtask::Bpf { check: false } => bpf::build().map(|()| true)?,
         Xtask::Bpf { check: true } => bpf::check().map(|()| true)?,
         Xtask::Kernel(Kernel::Build { series, flavour }) => {

@@ -1,10 +1,11 @@
-//! `cargo xtask test`: the list of steps, their run, and the summary.
+//! `cargo xtask test`: the list of steps, and their run.
 //! What a step does is in the modules below.
 
 mod beside;
 mod deps;
 mod guest;
 mod package;
+mod report;
 mod sanitize;
 mod style;
 mod suites;
@@ -12,11 +13,32 @@ mod unsafe_code;
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{bail, Result};
 
+use crate::kernel;
 use crate::run::heading;
 use crate::system::{self, Need};
 use beside::{Lane, Log};
+use guest::{Spare, SERIES};
+use report::Report;
+
+/// Which steps to run.
+#[derive(clap::Args)]
+pub(crate) struct Choice {
+    /// Boot kernels of this series, or of all; may be repeated [default: 6.12]
+    #[arg(long = "kernel", value_name = "SERIES")]
+    kernels: Vec<String>,
+    /// Boot the other series' kernels as well, if they are in the cache and time is
+    /// left for them; the summary names those that it leaves out.
+    #[arg(long, conflicts_with = "kernels")]
+    cached: bool,
+    /// Build and boot no kernel; what that leaves out is counted as skipped.
+    #[arg(long, conflicts_with_all = ["kernels", "cached"])]
+    host_only: bool,
+    /// Run this step only, of whichever series; may be repeated.
+    #[arg(long = "step", value_name = "NAME", conflicts_with = "kernels")]
+    steps: Vec<String>,
+}
 
 /// How a step that did not fail ended.
 enum Outcome {
@@ -30,8 +52,8 @@ use Outcome::{NotRun, Passed};
 
 struct Step {
     /// What `--step` takes.
-    name: &'static str,
-    title: &'static str,
+    name: String,
+    title: String,
     needs: &'static [&'static [Need]],
     run: Run,
 }
@@ -40,20 +62,22 @@ enum Run {
     /// In its turn.
     Here(fn() -> Result<Outcome>),
     /// With a kernel of ours, beside the others; shown after them.
-    Beside(fn(&Log) -> Result<()>),
+    Beside(Work),
 }
+
+type Work = Box<dyn FnOnce(&Log) -> Result<Outcome> + Send>;
 
 use Run::{Beside, Here};
 
-const fn step(
-    name: &'static str,
-    title: &'static str,
+fn step(
+    name: impl Into<String>,
+    title: impl Into<String>,
     needs: &'static [&'static [Need]],
     run: Run,
 ) -> Step {
     Step {
-        name,
-        title,
+        name: name.into(),
+        title: title.into(),
         needs,
         run,
     }
@@ -64,59 +88,85 @@ const BUILD: &[&[Need]] = &[system::BUILD];
 /// What the integration tests need.
 const SUITE: &[&[Need]] = &[system::BUILD, system::SUITE];
 
-/// What the same tests need in a virtual machine.
-const GUEST: &[&[Need]] = &[system::BUILD, system::SUITE, system::KERNEL, system::VM];
-
-/// First what goes on beside the rest: emulated processors fill the gaps that linkers
-/// and sleeping tests leave. Then quick ones first.
+/// The steps without a kernel of ours, quick ones first.
 #[rustfmt::skip]
-const STEPS: &[Step] = &[
-    step("kernels", "kernels with the patches", &[system::KERNEL], Beside(guest::kernels)),
-    step("vm-harness", "VM harness reports what goes wrong", GUEST, Beside(guest::harness)),
-    step("vm-plain", "integration tests, plain kernel", GUEST, Beside(guest::plain)),
-    step("vm-debug", "integration tests, debug kernel", GUEST, Beside(guest::debug)),
-    step("fmt", "Rust format", &[], Here(style::fmt)),
-    step("clang-format", "BPF format", &[system::CLANG_FORMAT], Here(style::clang_format)),
-    step("bpf", "BPF objects match their sources", &[system::BPF], Here(style::bpf)),
-    step("series", "series of patches differ as meant", &[], Here(style::series)),
-    step("unsafe", "unsafe only in its two places", BUILD, Here(unsafe_code::check)),
-    step("clippy", "clippy, for every feature set", BUILD, Here(style::clippy)),
-    step("doc", "documentation", BUILD, Here(style::doc)),
-    step("no-native", "library without native libraries", &[], Here(package::without_native_libraries)),
-    step("unit", "unit and doc tests", BUILD, Here(suites::unit)),
-    step("no-features", "unit tests, features off", &[], Here(suites::no_features)),
-    step("harness", "VM harness: lints and unit tests", &[], Here(suites::harness)),
-    step("kit", "test kit, the oracle of the rest", SUITE, Here(suites::kit)),
-    step("integration", "integration tests, this kernel", SUITE, Here(suites::integration)),
-    step("bench", "benchmarks run, not for numbers", SUITE, Here(suites::bench)),
-    step("asan", "AddressSanitizer", SUITE, Here(sanitize::address)),
-    step("package", "package builds by itself", BUILD, Here(package::package)),
-    step("licences", "licences and sources", &[], Here(deps::licences)),
-    step("advisories", "advisory database", &[], Here(deps::advisories)),
-    step("miri", "Miri", &[], Here(sanitize::miri)),
-    step("msrv", "build with the oldest Rust", BUILD, Here(suites::msrv)),
-];
-
-/// The names that `--step` takes.
-pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    STEPS.iter().map(|step| step.name)
+fn here() -> Vec<Step> {
+    vec![
+        step("fmt", "Rust format", &[], Here(style::fmt)),
+        step("clang-format", "BPF format", &[system::CLANG_FORMAT], Here(style::clang_format)),
+        step("bpf", "BPF objects match their sources", &[system::BPF], Here(style::bpf)),
+        step("series", "series of patches differ as meant", &[], Here(style::series)),
+        step("unsafe", "unsafe only in its two places", BUILD, Here(unsafe_code::check)),
+        step("clippy", "clippy, for every feature set", BUILD, Here(style::clippy)),
+        step("doc", "documentation", BUILD, Here(style::doc)),
+        step("no-native", "library without native libraries", &[], Here(package::without_native_libraries)),
+        step("unit", "unit and doc tests", BUILD, Here(suites::unit)),
+        step("no-features", "unit tests, features off", &[], Here(suites::no_features)),
+        step("harness", "VM harness: lints and unit tests", &[], Here(suites::harness)),
+        step("kit", "test kit, the oracle of the rest", SUITE, Here(suites::kit)),
+        step("integration", "integration tests, this kernel", SUITE, Here(suites::integration)),
+        step("bench", "benchmarks run, not for numbers", SUITE, Here(suites::bench)),
+        step("asan", "AddressSanitizer", SUITE, Here(sanitize::address)),
+        step("package", "package builds by itself", BUILD, Here(package::package)),
+        step("licences", "licences and sources", &[], Here(deps::licences)),
+        step("advisories", "advisory database", &[], Here(deps::advisories)),
+        step("miri", "Miri", &[], Here(sanitize::miri)),
+        step("msrv", "build with the oldest Rust", BUILD, Here(suites::msrv)),
+    ]
 }
 
-/// Runs the named steps, or all, on this machine's kernel alone or on ours, too;
-/// says whether none failed.
-pub(crate) fn test(only: &[String], host_only: bool) -> bool {
+/// The steps that are asked for. First what goes on beside the rest: emulated
+/// processors fill the gaps that linkers and sleeping tests leave.
+fn chosen(choice: &Choice, known: &[String], start: Instant) -> Result<Vec<Step>> {
+    let asked = |series: &String| match &choice.kernels[..] {
+        [] => series == SERIES,
+        kernels => kernels.contains(series) || kernels.iter().any(|name| name == "all"),
+    };
+    // What always runs is not to wait for what may.
+    let (first, others): (Vec<_>, _) = known.iter().partition(|series| *series == SERIES);
+    let mut steps = Vec::new();
+    for series in first.into_iter().chain::<Vec<_>>(others) {
+        if asked(series) {
+            steps.extend(guest::steps(series, None));
+        } else if choice.cached {
+            steps.extend(guest::steps(series, Some(Spare { start })));
+        } else if !choice.steps.is_empty() {
+            // One of them may be named.
+            steps.extend(guest::steps(series, None));
+        }
+    }
+    let is_known = |name: &&String| *name == "all" || known.contains(name);
+    if let Some(name) = choice.kernels.iter().find(|name| !is_known(name)) {
+        bail!("no series is called {name:?}, but: {}", known.join(", "));
+    }
+    steps.extend(here());
+    if let Some(name) = choice
+        .steps
+        .iter()
+        .find(|name| !steps.iter().any(|step| step.name == **name))
+    {
+        let names: Vec<&str> = steps.iter().map(|step| &*step.name).collect();
+        bail!("no step is called {name:?}, but: {}", names.join(", "));
+    }
+    if !choice.steps.is_empty() {
+        steps.retain(|step| choice.steps.contains(&step.name));
+    }
+    Ok(steps)
+}
+
+/// Runs the steps that are asked for; says whether none failed.
+pub(crate) fn test(choice: &Choice) -> Result<bool> {
     let start = Instant::now();
-    let chosen = |step: &&Step| only.is_empty() || only.iter().any(|name| name == step.name);
-    let left_out = |step: &&Step| host_only && matches!(step.run, Beside(_));
-    let chosen = STEPS.iter().filter(chosen);
-    let (left_out, steps): (Vec<&Step>, Vec<&Step>) = chosen.partition(left_out);
+    let steps = chosen(choice, &kernel::series()?, start)?;
+    let left_out = |step: &Step| choice.host_only && matches!(step.run, Beside(_));
+    let (left_out, steps): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(left_out);
 
     println!("{}", system::describe());
     let mut report = Report::default();
     for step in left_out {
         println!("LEFT OUT by --host-only: {} ({})", step.title, step.name);
         let why = "left out by --host-only, which boots no kernel of ours";
-        report.note(step.title, Duration::ZERO, Ok(NotRun(why.into())));
+        report.note(&step.title, Duration::ZERO, Ok(NotRun(why.into())));
     }
     report.take("Packages that the steps need", || {
         let needs = steps.iter().flat_map(|step| step.needs.iter().copied());
@@ -126,76 +176,17 @@ pub(crate) fn test(only: &[String], host_only: bool) -> bool {
     let mut jobs = Vec::new();
     for step in steps {
         match step.run {
-            Here(run) => report.take(step.title, run),
-            Beside(run) => jobs.push((step, lane.start(step.name, run))),
+            Here(run) => report.take(&step.title, run),
+            Beside(work) => jobs.push((step.title, lane.start(&step.name, work))),
         }
     }
-    for (step, job) in jobs {
-        heading(&format!("{} (beside the others)", step.title));
+    for (title, job) in jobs {
+        heading(&format!("{title} (beside the others)"));
         let (result, took) = match job {
             Ok(job) => job.show(),
             Err(error) => (Err(error), Duration::ZERO),
         };
-        report.note(step.title, took, result.map(|()| Passed));
+        report.note(&title, took, result);
     }
-    report.sum_up(start.elapsed())
-}
-
-/// The lines of the summary, and their count.
-#[derive(Default)]
-struct Report {
-    lines: Vec<String>,
-    passed: usize,
-    failed: usize,
-    not_run: usize,
-}
-
-impl Report {
-    /// Runs one step and notes how it went.
-    fn take(&mut self, title: &str, run: impl FnOnce() -> Result<Outcome>) {
-        heading(title);
-        let start = Instant::now();
-        let outcome = run();
-        self.note(title, start.elapsed(), outcome);
-    }
-
-    /// Notes how a step went.
-    fn note(&mut self, title: &str, took: Duration, outcome: Result<Outcome>) {
-        let word = match outcome {
-            Ok(Passed) => {
-                self.passed += 1;
-                "ok".to_owned()
-            }
-            Ok(NotRun(reason)) => {
-                self.not_run += 1;
-                format!("not run: {reason}")
-            }
-            Err(error) => {
-                self.failed += 1;
-                println!("FAILED: {error:#}");
-                "FAILED".to_owned()
-            }
-        };
-        let seconds = took.as_secs_f64();
-        self.lines
-            .push(format!("{title:<34} {seconds:>7.1} s  {word}"));
-    }
-
-    /// Prints the summary; its last line is the count.
-    fn sum_up(self, took: Duration) -> bool {
-        heading("Summary");
-        for line in &self.lines {
-            println!("{line}");
-        }
-        let Self {
-            passed,
-            failed,
-            not_run,
-            ..
-        } = self;
-        let minutes = took.as_secs_f64() / 60.0;
-        println!("\neverything took {minutes:.1} minutes");
-        println!("{passed} passed, {failed} failed, {not_run} skipped");
-        failed == 0
-    }
+    Ok(report.sum_up(start.elapsed()))
 }

@@ -22,6 +22,7 @@ use anyhow::{Context as _, Result};
 pub(crate) use check::{check, Column};
 pub(crate) use compare::compare;
 pub(crate) use faults::faults;
+pub(crate) use source::series;
 
 use crate::run::line;
 use crate::system;
@@ -65,28 +66,59 @@ pub(crate) fn build(series: &str, flavour: Flavour) -> Result<PathBuf> {
     image(series, flavour, None)
 }
 
-/// The same, with a further patch on top of the series.
-fn image(series: &str, flavour: Flavour, fault: Option<&Path>) -> Result<PathBuf> {
-    let source = Source::of(series)?;
-    system::ensure_quietly(system::KERNEL)?;
-    let mut patches = patches::of(series)?;
-    let fragments = flavour.fragments();
-    let mut inputs = inputs(&source, &patches, &fragments)?;
-    if let Some(fault) = fault {
-        // Not what is said above the change: a test's name makes no other kernel.
-        let change = patches::change_of(fault)?;
-        let _ = writeln!(inputs, "fault {}", cache::sha256_of(&change)?);
-        patches.push(fault.to_owned());
+/// Whether the cache has a kernel.
+pub(crate) fn cached(series: &str, flavour: Flavour) -> Result<bool> {
+    Ok(Recipe::of(series, flavour, None)?.image()?.exists())
+}
+
+/// How a kernel is made.
+struct Recipe {
+    source: Source,
+    flavour: Flavour,
+    patches: Vec<PathBuf>,
+    /// Everything that it is made from, as a text.
+    inputs: String,
+}
+
+impl Recipe {
+    /// That of a series, perhaps with a further patch on top.
+    fn of(series: &str, flavour: Flavour, fault: Option<&Path>) -> Result<Self> {
+        let source = Source::of(series)?;
+        system::ensure_quietly(system::KERNEL)?;
+        let mut patches = patches::of(series)?;
+        let mut inputs = inputs(&source, &patches, &flavour.fragments())?;
+        if let Some(fault) = fault {
+            // Not what is said above the change: a test's name makes no other kernel.
+            let change = patches::change_of(fault)?;
+            let _ = writeln!(inputs, "fault {}", cache::sha256_of(&change)?);
+            patches.push(fault.to_owned());
+        }
+        Ok(Self {
+            source,
+            flavour,
+            patches,
+            inputs,
+        })
     }
-    let key = cache::sha256_of(&inputs)?;
-    let name = format!("{series}-{}-{}", flavour.name(), &key[..16]);
-    let kept = cache::root()?.join("images").join(name);
-    let image = kept.join("bzImage");
+
+    /// Where the cache has it, or will.
+    fn image(&self) -> Result<PathBuf> {
+        let key = cache::sha256_of(&self.inputs)?;
+        let (series, flavour) = (&self.source.series, self.flavour.name());
+        let name = format!("{series}-{flavour}-{}", &key[..16]);
+        Ok(cache::root()?.join("images").join(name).join("bzImage"))
+    }
+}
+
+/// The same as [`build`], with a further patch on top of the series.
+fn image(series: &str, flavour: Flavour, fault: Option<&Path>) -> Result<PathBuf> {
+    let recipe = Recipe::of(series, flavour, fault)?;
+    let image = recipe.image()?;
     if image.exists() {
         return Ok(image);
     }
 
-    let home = source.home()?;
+    let home = recipe.source.home()?;
     let _lock = cache::lock(&home)?;
     // The run that this one has waited for may have built it.
     if image.exists() {
@@ -95,19 +127,20 @@ fn image(series: &str, flavour: Flavour, fault: Option<&Path>) -> Result<PathBuf
     println!(
         "building {series}, flavour {}, {} patches",
         flavour.name(),
-        patches.len()
+        recipe.patches.len()
     );
     let build = home.join(format!("build-{}", flavour.name()));
     if !build.exists() {
         system::ensure_room(&home, ROOM, "building a kernel")?;
     }
-    let tree = source.tree(&home)?;
-    let changed = patches::bring_to(&home, &patches)?;
+    let tree = recipe.source.tree(&home)?;
+    let changed = patches::bring_to(&home, &recipe.patches)?;
     println!("{changed} source files changed since the last build");
-    config::configure(&tree, &build, &fragments)?;
+    config::configure(&tree, &build, &flavour.fragments())?;
     let log = home.join(format!("build-{}.log", flavour.name()));
     make::run(&tree, &build, &["bzImage"], &log)?;
-    keep(&build, &kept, &inputs)?;
+    let kept = image.parent().context("an image has a folder")?;
+    keep(&build, kept, &recipe.inputs)?;
     Ok(image)
 }
 

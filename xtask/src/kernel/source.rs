@@ -143,7 +143,7 @@ impl fmt::Display for Source {
 }
 
 /// The series that the list names, in its order.
-pub(super) fn series() -> Result<Vec<String>> {
+pub(crate) fn series() -> Result<Vec<String>> {
     Ok(all()?.into_iter().map(|source| source.series).collect())
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, Context as _, Result};
 
+use super::{Outcome, Work};
 use crate::run::Cmd;
 use crate::workspace;
 
@@ -28,7 +29,7 @@ impl Lane {
     }
 
     /// Starts a step as soon as those before it have ended.
-    pub(super) fn start(&self, name: &str, work: fn(&Log) -> Result<()>) -> Result<Job> {
+    pub(super) fn start(&self, name: &str, work: Work) -> Result<Job> {
         let dir = workspace::target_dir()?.join("steps");
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let path = dir.join(name).with_extension("log");
@@ -69,12 +70,12 @@ impl Log {
 /// A step that has been started.
 pub(super) struct Job {
     path: PathBuf,
-    ended: mpsc::Receiver<(Result<()>, Duration)>,
+    ended: mpsc::Receiver<(Result<Outcome>, Duration)>,
 }
 
 impl Job {
     /// Shows its log, to the end; gives how it went and how long it took.
-    pub(super) fn show(self) -> (Result<()>, Duration) {
+    pub(super) fn show(self) -> (Result<Outcome>, Duration) {
         let mut log = match File::open(&self.path) {
             Ok(log) => log,
             Err(error) => return (Err(error.into()), Duration::ZERO),

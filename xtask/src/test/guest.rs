@@ -3,30 +3,40 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context as _, Result};
 
 use super::beside::Log;
-use crate::kernel::Flavour;
+use super::Outcome::{self, NotRun, Passed};
+use super::{step, Run::Beside, Step};
+use crate::kernel::{self, Flavour};
 use crate::run::{cmd, line, Cmd};
+use crate::system::{self, Need};
 use crate::workspace;
 
-/// The series whose kernels are tested.
-const SERIES: &str = "6.12";
+/// The series whose kernels are always tested.
+pub(super) const SERIES: &str = "6.12";
 
 /// Only with what the other steps leave, and not for ever: an hour is twice what
 /// both take on two cores.
 const BUILDING: &str = "timeout --verbose --kill-after=10 3600 nice -n 19";
 
+/// What the integration tests need in a virtual machine.
+const GUEST: &[&[Need]] = &[system::BUILD, system::SUITE, system::KERNEL, system::VM];
+
 /// What a machine is given.
+#[derive(Clone, Copy)]
 struct Machine {
     flavour: Flavour,
     /// As QEMU takes it; the host gives only what is used.
     memory: &'static str,
     /// Seconds for boot and tests.
-    limit: u32,
+    limit: u64,
     /// Seconds that each stress of the suite takes.
     stress: u32,
+    /// Only trials whose names contain this.
+    filter: Option<&'static str>,
 }
 
 /// Every trial: how a kernel without checks behaves, at its speed.
@@ -36,30 +46,103 @@ const PLAIN: Machine = Machine {
     memory: "4G",
     limit: 1800,
     stress: 10,
+    filter: None,
 };
 
-/// Trials that walk the kernel's own iterators, where it checks itself.
+/// Trials that walk the kernel's own iterators, where it checks itself. The rest says
+/// nothing of them, and there are no minutes for it: such a kernel, emulated, is slow.
 const DEBUG: Machine = Machine {
     flavour: Flavour::Debug,
     // KASAN takes an eighth, and its quarantine as much again.
     memory: "3G",
     limit: 2400,
     stress: 60,
+    filter: Some("native_"),
 };
 
-/// Builds the kernels, or finds them in the cache.
-pub(super) fn kernels(log: &Log) -> Result<()> {
+/// For a series that only runs if its kernels are there, and time is.
+#[derive(Clone, Copy)]
+pub(super) struct Spare {
+    /// When the steps were begun.
+    pub(super) start: Instant,
+}
+
+impl Spare {
+    /// All steps are to be over by then.
+    const END: Duration = Duration::from_secs(80 * 60);
+    /// Thrice what a machine usually takes on two cores.
+    const ENOUGH: Duration = Duration::from_secs(20 * 60);
+
+    /// The seconds that a machine can have; or why it cannot be.
+    fn limit(self, series: &str) -> Result<Result<u64, String>> {
+        for Machine { flavour, .. } in [PLAIN, DEBUG] {
+            if !kernel::cached(series, flavour)? {
+                let flavour = flavour.name();
+                return Ok(Err(format!(
+                    "the cache has no such kernel: cargo xtask kernel build {series} --flavour {flavour}"
+                )));
+            }
+        }
+        let left = Self::END.saturating_sub(self.start.elapsed());
+        if left < Self::ENOUGH {
+            let minutes = left.as_secs() / 60;
+            return Ok(Err(format!(
+                "{minutes} minutes are left for it: cargo xtask test --kernel {series}"
+            )));
+        }
+        Ok(Ok(left.as_secs()))
+    }
+}
+
+/// The steps with the kernels of a series.
+pub(super) fn steps(series: &str, spare: Option<Spare>) -> Vec<Step> {
+    let name = |what: &str| match series {
+        SERIES => what.to_owned(),
+        series => format!("{what}-{series}"),
+    };
+    let mut steps = Vec::new();
+    if spare.is_none() {
+        let work = {
+            let series = series.to_owned();
+            move |log: &Log| kernels(log, &series)
+        };
+        let title = format!("{series} kernels with the patches");
+        let needs = &[system::KERNEL];
+        steps.push(step(name("kernels"), title, needs, Beside(Box::new(work))));
+    }
+    if series == SERIES {
+        let title = "VM harness reports what goes wrong";
+        steps.push(step("vm-harness", title, GUEST, Beside(Box::new(harness))));
+    }
+    for machine in [PLAIN, DEBUG] {
+        let work = {
+            let series = series.to_owned();
+            move |log: &Log| match spare {
+                None => suite(log, &series, machine),
+                Some(spare) => spare_suite(log, &series, machine, spare),
+            }
+        };
+        let flavour = machine.flavour.name();
+        let title = format!("integration tests, {series} {flavour}");
+        let name = name(&format!("vm-{flavour}"));
+        steps.push(step(name, title, GUEST, Beside(Box::new(work))));
+    }
+    steps
+}
+
+/// Builds the kernels of a series, or finds them in the cache.
+fn kernels(log: &Log, series: &str) -> Result<Outcome> {
     for Machine { flavour, .. } in [PLAIN, DEBUG] {
         let build = line(BUILDING)
             .arg(xtask()?)
-            .args(["kernel", "build", SERIES]);
+            .args(["kernel", "build", series]);
         log.run(build.args(["--flavour", flavour.name()]))?;
     }
-    Ok(())
+    Ok(Passed)
 }
 
 /// The harness itself: without this, a step that cannot fail would pass.
-pub(super) fn harness(log: &Log) -> Result<()> {
+fn harness(log: &Log) -> Result<Outcome> {
     let boot = || -> Result<Cmd> { Ok(cmd([xtask()?]).args(["vm", "--kernel", SERIES])) };
     log.say("a command's own exit status is the run's:")?;
     log.expect(7, boot()?.args(["--", "exit 7"]))?;
@@ -67,44 +150,46 @@ pub(super) fn harness(log: &Log) -> Result<()> {
     let warn = "echo 'WARNING: made up by a test of the harness' >/dev/kmsg";
     log.expect(123, boot()?.args(["--", warn]))?;
     log.say("so does no end in time:")?;
-    log.expect(124, boot()?.args(["--limit", "5", "--", "sleep 60"]))
+    log.expect(124, boot()?.args(["--limit", "5", "--", "sleep 60"]))?;
+    Ok(Passed)
 }
 
-/// The whole suite.
-pub(super) fn plain(log: &Log) -> Result<()> {
-    suite(log, &PLAIN, None)
+/// The same as [`suite`], if it can be.
+fn spare_suite(log: &Log, series: &str, machine: Machine, spare: Spare) -> Result<Outcome> {
+    match spare.limit(series)? {
+        Ok(limit) => {
+            let limit = limit.min(machine.limit);
+            suite(log, series, Machine { limit, ..machine })
+        }
+        Err(reason) => Ok(NotRun(reason)),
+    }
 }
 
-/// What talks to the patches. The rest says nothing of them, and there are no
-/// minutes for it: an emulated kernel that checks itself is slow.
-pub(super) fn debug(log: &Log) -> Result<()> {
-    suite(log, &DEBUG, Some("native_"))
-}
-
-/// Runs all trials, or those whose names contain a text, in one boot.
-fn suite(log: &Log, machine: &Machine, filter: Option<&str>) -> Result<()> {
+/// Runs the trials of a machine in one boot.
+fn suite(log: &Log, series: &str, machine: Machine) -> Result<Outcome> {
     log.run(line("cargo build -p uring-testkit --bins"))?;
     log.run(line("cargo build --examples"))?;
     log.run(line("cargo test --test integration --no-run"))?;
     let program = workspace::test_program("integration")?;
-    let listed = cmd([&program]).arg("--list").args(filter).read()?;
+    let listed = cmd([&program]).arg("--list").args(machine.filter).read()?;
     if listed.trim().is_empty() {
-        bail!("no trial is to run: {filter:?}");
+        bail!("no trial is to run: {:?}", machine.filter);
     }
     let boot = cmd([xtask()?])
-        .args(["vm", "--kernel", SERIES])
+        .args(["vm", "--kernel", series])
         .args(["--flavour", machine.flavour.name()])
         .args(["--memory", machine.memory])
         .args(["--limit", &machine.limit.to_string()])
         .arg("--")
         .arg(&program)
-        .args(filter)
+        .args(machine.filter)
         // The guest's command has this one's environment.
         .env("URING_SUITE_NATIVE", "1")
         .env("URING_SUITE_STRESS", machine.stress.to_string())
         // Whose file and line cost seconds each: the guest reads them slowly.
         .env("RUST_BACKTRACE", "0");
-    log.run(boot)
+    log.run(boot)?;
+    Ok(Passed)
 }
 
 /// This program: not by cargo, which would wait for what the other steps compile.
