@@ -5,6 +5,8 @@
 mod bpf;
 mod demo;
 mod kernel;
+mod matrix;
+mod results;
 mod run;
 mod system;
 mod test;
@@ -40,6 +42,14 @@ enum Xtask {
     ///
     /// A failed step does not stop the rest. Needs root for the tests that load BPF.
     Test(test::Choice),
+    /// Show what the last runs of the tests say of kernels, backends and features.
+    ///
+    /// Each cell rests on trials that ran: tests/features says on which.
+    Matrix {
+        /// Put the table into README.md.
+        #[arg(long)]
+        write: bool,
+    },
     /// Build the BPF objects that are committed in bpf/.
     Bpf {
         /// Build elsewhere and compare, byte for byte.
@@ -127,6 +137,7 @@ fn run(command: Xtask) -> Result<ExitCode> {
             ..
         } => return Ok(ExitCode::from(demo::in_guest(&series)?)),
         Xtask::Test(choice) => test::test(&choice)?,
+        Xtask::Matrix { write } => matrix::matrix(write)?,
         Xtask::Bpf { check: false } => bpf::build().map(|()| true)?,
         Xtask::Bpf { check: true } => bpf::check().map(|()| true)?,
         Xtask::Kernel(Kernel::Build { series, flavour }) => {

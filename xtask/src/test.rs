@@ -7,6 +7,7 @@ mod guest;
 mod package;
 mod report;
 mod sanitize;
+mod skips;
 mod style;
 mod suites;
 mod unsafe_code;
@@ -15,9 +16,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, Result};
 
-use crate::kernel;
 use crate::run::heading;
 use crate::system::{self, Need};
+use crate::{kernel, matrix, results};
 use beside::{Lane, Log};
 use guest::{Spare, SERIES};
 use report::Report;
@@ -172,6 +173,11 @@ pub(crate) fn test(choice: &Choice) -> Result<bool> {
         let needs = steps.iter().flat_map(|step| step.needs.iter().copied());
         system::ensure(needs.flatten()).map(|()| Passed)
     });
+    let whole = choice.steps.is_empty();
+    if whole {
+        // The table at the end is to be that of this run.
+        results::forget()?;
+    }
     let lane = Lane::open();
     let mut jobs = Vec::new();
     for step in steps {
@@ -187,6 +193,15 @@ pub(crate) fn test(choice: &Choice) -> Result<bool> {
             Err(error) => (Err(error), Duration::ZERO),
         };
         report.note(&title, took, result);
+    }
+    if whole {
+        report.take(
+            "what ran, by kernel and backend",
+            || match matrix::matrix(false)? {
+                true => Ok(Passed),
+                false => bail!("a cell of the table rests on a trial that failed"),
+            },
+        );
     }
     Ok(report.sum_up(start.elapsed()))
 }

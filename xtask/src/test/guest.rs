@@ -9,11 +9,11 @@ use anyhow::{bail, Context as _, Result};
 
 use super::beside::Log;
 use super::Outcome::{self, NotRun, Passed};
-use super::{step, Run::Beside, Step};
+use super::{skips, step, Run::Beside, Step};
 use crate::kernel::{self, Flavour};
 use crate::run::{cmd, line, Cmd};
 use crate::system::{self, Need};
-use crate::workspace;
+use crate::{results, workspace};
 
 /// The series whose kernels are always tested.
 pub(super) const SERIES: &str = "6.12";
@@ -77,9 +77,8 @@ impl Spare {
     fn limit(self, series: &str) -> Result<Result<u64, String>> {
         for Machine { flavour, .. } in [PLAIN, DEBUG] {
             if !kernel::cached(series, flavour)? {
-                let flavour = flavour.name();
                 return Ok(Err(format!(
-                    "the cache has no such kernel: cargo xtask kernel build {series} --flavour {flavour}"
+                    "the cache lacks a kernel (cargo xtask test --step kernels-{series})"
                 )));
             }
         }
@@ -87,7 +86,7 @@ impl Spare {
         if left < Self::ENOUGH {
             let minutes = left.as_secs() / 60;
             return Ok(Err(format!(
-                "{minutes} minutes are left for it: cargo xtask test --kernel {series}"
+                "only {minutes} minutes were left (cargo xtask test --kernel {series})"
             )));
         }
         Ok(Ok(left.as_secs()))
@@ -175,6 +174,7 @@ fn suite(log: &Log, series: &str, machine: Machine) -> Result<Outcome> {
     if listed.trim().is_empty() {
         bail!("no trial is to run: {:?}", machine.filter);
     }
+    let name = format!("{series}-{}", machine.flavour.name());
     let boot = cmd([xtask()?])
         .args(["vm", "--kernel", series])
         .args(["--flavour", machine.flavour.name()])
@@ -184,11 +184,14 @@ fn suite(log: &Log, series: &str, machine: Machine) -> Result<Outcome> {
         .arg(&program)
         .args(machine.filter)
         // The guest's command has this one's environment.
+        .env(results::VARIABLE, results::fresh(&name)?)
         .env("URING_SUITE_NATIVE", "1")
         .env("URING_SUITE_STRESS", machine.stress.to_string())
         // Whose file and line cost seconds each: the guest reads them slowly.
         .env("RUST_BACKTRACE", "0");
     log.run(boot)?;
+    let results = results::of(&name)?.context("the suite wrote no results")?;
+    skips::compare(&results, &name, machine.filter)?;
     Ok(Passed)
 }
 

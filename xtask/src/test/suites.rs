@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::Outcome::{self, NotRun, Passed};
 use crate::run::{line, Cmd};
-use crate::{system, workspace};
+use crate::{results, system, workspace};
 
 /// A test that has not ended after this long is stuck.
 const LIMIT: &str = "timeout --verbose --kill-after=10 1200";
@@ -40,7 +40,8 @@ pub(super) fn run_kit(adapt: impl Fn(Cmd) -> Cmd) -> Result<()> {
 }
 
 pub(super) fn integration() -> Result<Outcome> {
-    run_integration(|cmd| cmd)?;
+    let results = results::fresh("host")?;
+    run_integration(|cmd| cmd.env(results::VARIABLE, &results))?;
     Ok(Passed)
 }
 
