@@ -119,34 +119,28 @@ fn here() -> Vec<Step> {
 /// The steps that are asked for. First what goes on beside the rest: emulated
 /// processors fill the gaps that linkers and sleeping tests leave.
 fn chosen(choice: &Choice, known: &[String], start: Instant) -> Result<Vec<Step>> {
-    let asked = |series: &String| match &choice.kernels[..] {
-        [] => series == SERIES,
-        kernels => kernels.contains(series) || kernels.iter().any(|name| name == "all"),
-    };
-    // What always runs is not to wait for what may.
-    let (first, others): (Vec<_>, _) = known.iter().partition(|series| *series == SERIES);
-    let mut steps = Vec::new();
-    for series in first.into_iter().chain::<Vec<_>>(others) {
-        if asked(series) {
-            steps.extend(guest::steps(series, None));
-        } else if choice.cached {
-            steps.extend(guest::steps(series, Some(Spare { start })));
-        } else if !choice.steps.is_empty() {
-            // One of them may be named.
-            steps.extend(guest::steps(series, None));
-        }
-    }
+    let all = choice.kernels.iter().any(|name| name == "all");
     let is_known = |name: &&String| *name == "all" || known.contains(name);
     if let Some(name) = choice.kernels.iter().find(|name| !is_known(name)) {
         bail!("no series is called {name:?}, but: {}", known.join(", "));
     }
+    let asked = |series: &String| match &choice.kernels[..] {
+        [] => series == SERIES,
+        kernels => all || kernels.contains(series),
+    };
+    // What always runs is not to wait for what may.
+    let (first, others): (Vec<_>, Vec<_>) = known.iter().partition(|series| *series == SERIES);
+    let mut steps = Vec::new();
+    for series in first.into_iter().chain(others) {
+        // A step that is named may be of any series.
+        if asked(series) || choice.cached || !choice.steps.is_empty() {
+            let spare = choice.cached && !asked(series);
+            steps.extend(guest::steps(series, spare.then_some(Spare { start })));
+        }
+    }
     steps.extend(here());
-    if let Some(name) = choice
-        .steps
-        .iter()
-        .find(|name| !steps.iter().any(|step| step.name == **name))
-    {
-        let names: Vec<&str> = steps.iter().map(|step| &*step.name).collect();
+    let names: Vec<String> = steps.iter().map(|step| step.name.clone()).collect();
+    if let Some(name) = choice.steps.iter().find(|name| !names.contains(name)) {
         bail!("no step is called {name:?}, but: {}", names.join(", "));
     }
     if !choice.steps.is_empty() {

@@ -27,7 +27,10 @@ const HEAD: &str = "\
 pub(crate) fn compare(record: bool) -> Result<bool> {
     let base = view::of(BASE)?;
     let mut well = true;
-    for series in source::series()?.iter().filter(|series| *series != BASE) {
+    let mut others = source::series()?;
+    others.retain(|series| series != BASE);
+    println!("compared with {BASE}: {} other series", others.len());
+    for series in &others {
         heading(&format!("{series} from {BASE}"));
         let views = view::of(series)?;
         if views.is_empty() {

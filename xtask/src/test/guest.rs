@@ -73,23 +73,24 @@ impl Spare {
     /// Thrice what a machine usually takes on two cores.
     const ENOUGH: Duration = Duration::from_secs(20 * 60);
 
-    /// The seconds that a machine can have; or why it cannot be.
-    fn limit(self, series: &str) -> Result<Result<u64, String>> {
+    /// Why a series cannot have a machine, if so.
+    fn why_not(self, series: &str) -> Result<Option<String>> {
         for Machine { flavour, .. } in [PLAIN, DEBUG] {
             if !kernel::cached(series, flavour)? {
-                return Ok(Err(format!(
+                return Ok(Some(format!(
                     "the cache lacks a kernel (cargo xtask test --step kernels-{series})"
                 )));
             }
         }
-        let left = Self::END.saturating_sub(self.start.elapsed());
-        if left < Self::ENOUGH {
+        let left = self.left();
+        Ok((left < Self::ENOUGH).then(|| {
             let minutes = left.as_secs() / 60;
-            return Ok(Err(format!(
-                "only {minutes} minutes were left (cargo xtask test --kernel {series})"
-            )));
-        }
-        Ok(Ok(left.as_secs()))
+            format!("only {minutes} minutes were left (cargo xtask test --kernel {series})")
+        }))
+    }
+
+    fn left(self) -> Duration {
+        Self::END.saturating_sub(self.start.elapsed())
     }
 }
 
@@ -116,9 +117,15 @@ pub(super) fn steps(series: &str, spare: Option<Spare>) -> Vec<Step> {
     for machine in [PLAIN, DEBUG] {
         let work = {
             let series = series.to_owned();
-            move |log: &Log| match spare {
-                None => suite(log, &series, machine),
-                Some(spare) => spare_suite(log, &series, machine, spare),
+            move |log: &Log| {
+                let mut machine = machine;
+                if let Some(spare) = spare {
+                    if let Some(reason) = spare.why_not(&series)? {
+                        return Ok(NotRun(reason));
+                    }
+                    machine.limit = machine.limit.min(spare.left().as_secs());
+                }
+                suite(log, &series, machine)
             }
         };
         let flavour = machine.flavour.name();
@@ -151,17 +158,6 @@ fn harness(log: &Log) -> Result<Outcome> {
     log.say("so does no end in time:")?;
     log.expect(124, boot()?.args(["--limit", "5", "--", "sleep 60"]))?;
     Ok(Passed)
-}
-
-/// The same as [`suite`], if it can be.
-fn spare_suite(log: &Log, series: &str, machine: Machine, spare: Spare) -> Result<Outcome> {
-    match spare.limit(series)? {
-        Ok(limit) => {
-            let limit = limit.min(machine.limit);
-            suite(log, series, Machine { limit, ..machine })
-        }
-        Err(reason) => Ok(NotRun(reason)),
-    }
 }
 
 /// Runs the trials of a machine in one boot.
