@@ -24,7 +24,7 @@ use guest::{Spare, SERIES};
 use report::Report;
 
 /// Which steps to run.
-#[derive(clap::Args)]
+#[derive(Default, clap::Args)]
 pub(crate) struct Choice {
     /// Boot kernels of this series, or of all; may be repeated [default: 6.12]
     #[arg(long = "kernel", value_name = "SERIES")]
@@ -198,4 +198,71 @@ pub(crate) fn test(choice: &Choice) -> Result<bool> {
         );
     }
     Ok(report.sum_up(start.elapsed()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::{chosen, Choice};
+
+    /// The names of the steps with kernels.
+    fn kernels_of(choice: &Choice) -> Vec<String> {
+        let known = ["6.1", "6.12", "7.2"].map(str::to_owned);
+        let steps = chosen(choice, &known, Instant::now()).unwrap();
+        let names = steps.into_iter().map(|step| step.name);
+        names
+            .filter(|name| name.starts_with("vm-") || name.starts_with("kernels"))
+            .collect()
+    }
+
+    #[test]
+    fn which_kernels_are_tested() {
+        let ours = ["kernels", "vm-harness", "vm-plain", "vm-debug"];
+        let one = ["kernels-6.1", "vm-plain-6.1", "vm-debug-6.1"];
+        let other = ["kernels-7.2", "vm-plain-7.2", "vm-debug-7.2"];
+        let of = |kernels: &[&str]| Choice {
+            kernels: kernels.iter().map(|&name| name.to_owned()).collect(),
+            ..Choice::default()
+        };
+        assert_eq!(kernels_of(&Choice::default()), ours);
+        assert_eq!(kernels_of(&of(&["6.1"])), one);
+        assert_eq!(kernels_of(&of(&["7.2", "6.1"])), [one, other].concat());
+        assert_eq!(
+            kernels_of(&of(&["all"])),
+            [&ours[..], &one, &other].concat()
+        );
+
+        let cached = Choice {
+            cached: true,
+            ..Choice::default()
+        };
+        // Nothing is built but ours, and ours goes first.
+        let all = [&ours[..], &one[1..], &other[1..]].concat();
+        assert_eq!(kernels_of(&cached), all);
+        let named = Choice {
+            steps: vec!["vm-debug-7.2".into()],
+            ..Choice::default()
+        };
+        assert_eq!(kernels_of(&named), ["vm-debug-7.2"]);
+    }
+
+    #[test]
+    fn what_is_not_there_is_told() {
+        let told = |choice: Choice| {
+            let known = ["6.12".to_owned()];
+            let steps = chosen(&choice, &known, Instant::now());
+            steps.map(drop).unwrap_err().to_string()
+        };
+        let kernel = told(Choice {
+            kernels: vec!["6.1".into()],
+            ..Choice::default()
+        });
+        assert!(kernel.contains("6.1") && kernel.contains("but: 6.12"));
+        let step = told(Choice {
+            steps: vec!["vm-plain-6.1".into()],
+            ..Choice::default()
+        });
+        assert!(step.contains("vm-plain-6.1") && step.contains("vm-plain, "));
+    }
 }

@@ -86,7 +86,8 @@ pub(crate) fn machine(vm: &Vm) -> Result<Cmd> {
         (None, None) => unreachable!("clap wants one of them"),
     };
     let mut machine = cmd([harness()?]).arg("--image").arg(image);
-    let log = format!("vm-{}.log", vm.flavour.name());
+    let series = vm.kernel.iter().map(|series| format!("-{series}"));
+    let log = format!("vm{}-{}.log", series.collect::<String>(), vm.flavour.name());
     machine = machine
         .arg("--kvm-cache")
         .arg(workspace::cache_dir()?.join("kvm"))
