@@ -1,5 +1,6 @@
 //! What this program does when it is started by one of its own trials, in a
-//! namespace or as a user that a trial cannot be in.
+//! namespace or as a user that a trial cannot be in; or for a soak, which takes
+//! longer than any trial.
 
 use std::process::ExitCode;
 
@@ -29,6 +30,7 @@ pub(crate) fn run(mode: &str) -> ExitCode {
         "segments-of-huge-pages" => super::pages::inside_huge_pages(),
         "segments-without-rights" => super::pages::inside_without_rights(),
         "huge-pages" => super::memory::inside_huge_pages(),
+        "soak" => super::soak::inside(),
         "unprivileged" => super::unprivileged::inside(),
         other => panic!("no mode {other}"),
     }

@@ -70,6 +70,8 @@ mod native_stress;
 mod native_tables;
 mod pages;
 mod setups;
+mod soak;
+mod stress;
 mod tables;
 mod torn;
 mod types;

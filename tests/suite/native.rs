@@ -153,6 +153,12 @@ impl Pins {
         Self(last)
     }
 
+    /// How many more there are, once it is none or they have had their time to go.
+    #[track_caller]
+    pub(super) fn more(&self) -> i64 {
+        settled_pins(self.0, SOON).expect("pins") - self.0
+    }
+
     #[track_caller]
     pub(super) fn assert_more(&self, pages: i64) {
         let now = settled_pins(self.0 + pages, SOON).expect("pins");
