@@ -8,6 +8,7 @@ mod kernel;
 mod matrix;
 mod results;
 mod run;
+mod soak;
 mod system;
 mod test;
 mod vm;
@@ -19,6 +20,7 @@ use anyhow::Result;
 use clap::Parser;
 
 use kernel::{Column, Flavour};
+use soak::Soak;
 use vm::Vm;
 
 /// The commands of this repository.
@@ -66,6 +68,13 @@ enum Xtask {
     /// command's. It is 123 when the kernel's log holds a warning or worse, or
     /// lockdep went off; 124 when the time is up; 125 when the machine fails.
     Vm(Vm),
+    /// Run the stress of the test suite for minutes, and sum up what happened.
+    ///
+    /// On a kernel of flavour debug, with allocations that fail, and a line every
+    /// minute. Fails if the kernel's log holds a warning, an answer was none of
+    /// those that are allowed, or anything was left: a pinned page, an object that
+    /// kmemleak finds.
+    Soak(Soak),
 }
 
 #[derive(clap::Subcommand)]
@@ -151,6 +160,7 @@ fn run(command: Xtask) -> Result<ExitCode> {
             only,
             runner,
         }) => kernel::faults(&series, &only, runner.as_deref())?,
+        Xtask::Soak(soak) => soak::soak(&soak).map(|()| true)?,
         Xtask::Vm(vm) => return Ok(ExitCode::from(vm::vm(&vm)?)),
     };
     // Where it did not go well, what was printed says why.

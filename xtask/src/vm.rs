@@ -111,7 +111,8 @@ pub(crate) fn machine(vm: &Vm) -> Result<Cmd> {
     Ok(machine.arg("--").args(&vm.command))
 }
 
-fn absolute(path: &str) -> std::io::Result<PathBuf> {
+/// A path for clap.
+pub(crate) fn absolute(path: &str) -> std::io::Result<PathBuf> {
     std::path::absolute(path)
 }
 
