@@ -88,6 +88,9 @@ enum Kernel {
         series: String,
         #[arg(long, value_enum, default_value = "plain")]
         flavour: Flavour,
+        /// Without the patches, to compare with.
+        #[arg(long)]
+        unpatched: bool,
     },
     /// Check that each patch by itself builds and is clean, in four configurations.
     ///
@@ -149,8 +152,16 @@ fn run(command: Xtask) -> Result<ExitCode> {
         Xtask::Matrix { write } => matrix::matrix(write)?,
         Xtask::Bpf { check: false } => bpf::build().map(|()| true)?,
         Xtask::Bpf { check: true } => bpf::check().map(|()| true)?,
-        Xtask::Kernel(Kernel::Build { series, flavour }) => {
-            println!("{}", kernel::build(&series, flavour)?.display());
+        Xtask::Kernel(Kernel::Build {
+            series,
+            flavour,
+            unpatched,
+        }) => {
+            let build = match unpatched {
+                true => kernel::build_unpatched,
+                false => kernel::build,
+            };
+            println!("{}", build(&series, flavour)?.display());
             true
         }
         Xtask::Kernel(Kernel::Check { series, only }) => kernel::check(&series, &only)?,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, Context as _, Result};
 use clap::ValueEnum as _;
 
-use super::{cache, image, patches, Flavour};
+use super::{cache, image, patches, Change, Flavour};
 use crate::run::{heading, line};
 use crate::vm::{self, Vm};
 use crate::workspace;
@@ -63,7 +63,7 @@ pub(crate) fn faults(series: &str, only: &[String], runner: Option<&str>) -> Res
         if !names.is_empty() {
             heading(&format!("no fault, {}", flavour.name()));
             let names: Vec<&str> = names.into_iter().collect();
-            tests.must_pass(&image(series, *flavour, None)?, *flavour, &names)?;
+            tests.must_pass(&image(series, *flavour, Change::Series)?, *flavour, &names)?;
         }
     }
 
@@ -71,7 +71,7 @@ pub(crate) fn faults(series: &str, only: &[String], runner: Option<&str>) -> Res
     for fault in faults.iter().filter(guarded) {
         heading(&fault.name);
         let test = tests.guarding(fault).unwrap_or_default();
-        let verdict = match image(series, fault.flavour, Some(&fault.patch)) {
+        let verdict = match image(series, fault.flavour, Change::Fault(&fault.patch)) {
             Ok(image) => tests.run(&image, fault.flavour, &[test], &fault.name)?,
             Err(error) => Verdict::Unclear(format!("{error:#}")),
         };

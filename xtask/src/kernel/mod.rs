@@ -61,14 +61,28 @@ impl Flavour {
     }
 }
 
+/// What is changed in the source.
+#[derive(Clone, Copy)]
+enum Change<'a> {
+    None,
+    Series,
+    /// The series, and a further patch on top.
+    Fault(&'a Path),
+}
+
 /// Builds a kernel, if it is not in the cache; gives its image.
 pub(crate) fn build(series: &str, flavour: Flavour) -> Result<PathBuf> {
-    image(series, flavour, None)
+    image(series, flavour, Change::Series)
+}
+
+/// The same of the source as it is, to compare with.
+pub(crate) fn build_unpatched(series: &str, flavour: Flavour) -> Result<PathBuf> {
+    image(series, flavour, Change::None)
 }
 
 /// Whether the cache has a kernel.
 pub(crate) fn cached(series: &str, flavour: Flavour) -> Result<bool> {
-    Ok(Recipe::of(series, flavour, None)?.image()?.exists())
+    Ok(Recipe::of(series, flavour, Change::Series)?.image()?.exists())
 }
 
 /// How a kernel is made.
@@ -81,13 +95,15 @@ struct Recipe {
 }
 
 impl Recipe {
-    /// That of a series, perhaps with a further patch on top.
-    fn of(series: &str, flavour: Flavour, fault: Option<&Path>) -> Result<Self> {
+    fn of(series: &str, flavour: Flavour, change: Change<'_>) -> Result<Self> {
         let source = Source::of(series)?;
         system::ensure_quietly(system::KERNEL)?;
-        let mut patches = patches::of(series)?;
+        let mut patches = match change {
+            Change::None => Vec::new(),
+            Change::Series | Change::Fault(_) => patches::of(series)?,
+        };
         let mut inputs = inputs(&source, &patches, &flavour.fragments())?;
-        if let Some(fault) = fault {
+        if let Change::Fault(fault) = change {
             // Not what is said above the change: a test's name makes no other kernel.
             let change = patches::change_of(fault)?;
             let _ = writeln!(inputs, "fault {}", cache::sha256_of(&change)?);
@@ -110,9 +126,8 @@ impl Recipe {
     }
 }
 
-/// The same as [`build`], with a further patch on top of the series.
-fn image(series: &str, flavour: Flavour, fault: Option<&Path>) -> Result<PathBuf> {
-    let recipe = Recipe::of(series, flavour, fault)?;
+fn image(series: &str, flavour: Flavour, change: Change<'_>) -> Result<PathBuf> {
+    let recipe = Recipe::of(series, flavour, change)?;
     let image = recipe.image()?;
     if image.exists() {
         return Ok(image);
