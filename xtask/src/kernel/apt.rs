@@ -14,7 +14,7 @@ use crate::system;
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// What apt is to look into.
-pub(super) enum Apt {
+pub(crate) enum Apt {
     /// The lists of the machine.
     Machine,
     /// Lists of our own; the file configures apt for them.
@@ -28,12 +28,21 @@ impl Apt {
         let Some(suite) = suite else {
             return Ok(Self::Machine);
         };
+        Self::lists("deb", suite, dir)
+    }
+
+    /// Lists of the source packages of a suite, to be kept in a folder.
+    pub(crate) fn of_sources(suite: &str, dir: &Path) -> Result<Self> {
+        Self::lists("deb-src", suite, dir)
+    }
+
+    fn lists(kind: &str, suite: &str, dir: &Path) -> Result<Self> {
         let dir = dir.join(format!("apt-{suite}"));
         for part in ["lists/partial", "cache/archives/partial"] {
             let part = dir.join(part);
             fs::create_dir_all(&part).with_context(|| format!("cannot make {}", part.display()))?;
         }
-        let sources = format!("{}\n", entry(&mirror()?, suite));
+        let sources = format!("{}\n", entry(kind, &mirror()?, suite));
         fs::write(dir.join("sources.list"), sources).context("cannot write sources.list")?;
         let config = dir.join("apt.conf");
         fs::write(&config, configuration(&dir)).context("cannot write apt.conf")?;
@@ -41,7 +50,7 @@ impl Apt {
     }
 
     /// A command of apt: its words after the options that say where to look.
-    pub(super) fn command(&self, words: &str) -> Cmd {
+    pub(crate) fn command(&self, words: &str) -> Cmd {
         let mut words = words.split_whitespace();
         let command = line(words.next().unwrap_or_default());
         match self {
@@ -52,7 +61,7 @@ impl Apt {
     }
 
     /// Fetches the lists anew.
-    pub(super) fn update(&self) -> Result<()> {
+    pub(crate) fn update(&self) -> Result<()> {
         match self {
             Self::Machine => system::apt_update(),
             Self::Suite(_) => self.command("apt-get update").run(),
@@ -100,13 +109,13 @@ fn configuration(dir: &Path) -> String {
 }
 
 /// A line of sources.list.
-fn entry(mirror: &str, suite: &str) -> String {
+fn entry(kind: &str, mirror: &str, suite: &str) -> String {
     // Where they are not, apt takes the keys that it trusts for everything.
     let keys = match Path::new(KEYS).exists() {
         true => format!("[signed-by={KEYS}] "),
         false => String::new(),
     };
-    format!("deb {keys}{mirror} {suite} main")
+    format!("{kind} {keys}{mirror} {suite} main")
 }
 
 /// Where this machine has Debian from, whatever form its sources are written in.
@@ -168,7 +177,7 @@ mod tests {
         for line in configuration.lines().filter(|line| line.starts_with("Dir")) {
             assert!(line.ends_with("\"-\";") || line.contains("\"/x/"), "{line}");
         }
-        let entry = entry("file:/d/", "sid");
+        let entry = entry("deb", "file:/d/", "sid");
         assert!(entry.starts_with("deb ") && entry.ends_with("file:/d/ sid main"));
     }
 }

@@ -17,10 +17,10 @@ pub(super) fn root() -> Result<PathBuf> {
 }
 
 /// Keeps other runs out of a folder until it is dropped.
-pub(super) struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
+pub(crate) struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
 
 /// Waits for the lock of a folder, and says so if it has to.
-pub(super) fn lock(dir: &Path) -> Result<Lock> {
+pub(crate) fn lock(dir: &Path) -> Result<Lock> {
     let path = dir.join("lock");
     let file = File::options()
         .create(true)
@@ -39,7 +39,7 @@ pub(super) fn lock(dir: &Path) -> Result<Lock> {
 }
 
 /// SHA-256 of each file.
-pub(super) fn sha256(files: &[PathBuf]) -> Result<Vec<String>> {
+pub(crate) fn sha256(files: &[PathBuf]) -> Result<Vec<String>> {
     // Reads its standard input when it is given no file.
     if files.is_empty() {
         return Ok(Vec::new());

@@ -1,8 +1,8 @@
 //! `cargo xtask kernel`: kernels from Debian's source packages and the patches in
 //! kernel/, kept outside the clone under a name made of everything they are made from.
 
-mod apt;
-mod cache;
+pub(crate) mod apt;
+pub(crate) mod cache;
 mod check;
 mod compare;
 mod config;
