@@ -8,7 +8,7 @@ use anyhow::{bail, Context as _, Result};
 use super::list::{Source, LIST};
 use crate::kernel::{apt::Apt, cache};
 use crate::run::cmd;
-use crate::workspace;
+use crate::{system, workspace};
 
 /// The folder with the programs, `NAME.t` each; built if they are not there.
 pub(super) fn programs(source: &Source) -> Result<PathBuf> {
@@ -21,6 +21,8 @@ pub(super) fn programs(source: &Source) -> Result<PathBuf> {
     let short = sha256.get(..12).unwrap_or_default();
     let built = home.join(format!("{version}-{short}"));
     if !built.exists() {
+        system::ensure_quietly(system::KERNEL)?;
+        system::ensure_quietly(system::LIBURING)?;
         let scratch = tempfile::tempdir_in(&home).context("no temporary folder")?;
         let description = fetch(source, &home, scratch.path())?;
         build(&description, scratch.path())?;

@@ -151,6 +151,14 @@ pub(crate) const KERNEL_CHECK: &[Need] = &[Need {
     present: || line("sparse --version").succeeds(),
 }];
 
+/// For liburing's test programs, beside what kernels need.
+pub(crate) const LIBURING: &[Need] = &[Need {
+    package: "dpkg-dev",
+    why: "dpkg-source: unpacks liburing's source package",
+    elsewhere: "dpkg-dev (Fedora), dpkg (Arch)",
+    present: || line("dpkg-source --version").succeeds(),
+}];
+
 /// For virtual machines.
 pub(crate) const VM: &[Need] = &[
     Need {
