@@ -68,11 +68,11 @@ pub(super) fn run<'a>(
     let clean = match status.code() {
         Some(0) => true,
         Some(vm::SPLAT) => false,
-        _ => bail!(
-            "the machine ended with {status} after {done} of {} programs",
-            names.len()
-        ),
+        _ => bail!("the machine failed: {status}"),
     };
+    if done < names.len() {
+        bail!("{done} of {} programs ran: see above", names.len());
+    }
     Ok(Seen { outcomes, clean })
 }
 
