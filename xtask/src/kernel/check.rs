@@ -93,7 +93,7 @@ pub(crate) fn check(series: &str, only: &[Column]) -> Result<bool> {
     for column in &columns {
         configure(*column, &home, &tree)?;
     }
-    let mut linter = Linter::new(&home, &tree)?;
+    let mut linter = Linter::new(series, &home, &tree)?;
 
     let mut rows = Vec::new();
     for (at, patch) in patches.iter().enumerate() {

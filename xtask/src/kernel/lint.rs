@@ -35,9 +35,9 @@ impl Kind {
 
 impl Linter {
     /// Wants the tree without any patch.
-    pub(super) fn new(home: &Path, tree: &Path) -> Result<Self> {
+    pub(super) fn new(series: &str, home: &Path, tree: &Path) -> Result<Self> {
         let build = home.join("check-lint");
-        config::configure(tree, &build, &Flavour::Plain.fragments())?;
+        config::configure(tree, &build, &Flavour::Plain.fragments(series))?;
         Ok(Self {
             tree: tree.to_owned(),
             build,

@@ -51,13 +51,16 @@ impl Flavour {
         }
     }
 
-    /// The configuration's fragments, in order.
-    fn fragments(self) -> Vec<PathBuf> {
-        let names: &[&str] = match self {
+    /// The configuration's fragments, in order: what all series share, and what is
+    /// the series' own.
+    fn fragments(self, series: &str) -> Vec<PathBuf> {
+        let shared: &[&str] = match self {
             Self::Plain => &["kernel/config.plain"],
             Self::Debug => &["kernel/config.plain", "kernel/config.debug"],
         };
-        names.iter().map(PathBuf::from).collect()
+        let own = Path::new("kernel").join(series).join("config");
+        let shared = shared.iter().map(PathBuf::from);
+        shared.chain(own.exists().then_some(own)).collect()
     }
 }
 
@@ -102,7 +105,7 @@ impl Recipe {
             Change::None => Vec::new(),
             Change::Series | Change::Fault(_) => patches::of(series)?,
         };
-        let mut inputs = inputs(&source, &patches, &flavour.fragments())?;
+        let mut inputs = inputs(&source, &patches, &flavour.fragments(series))?;
         if let Change::Fault(fault) = change {
             // Not what is said above the change: a test's name makes no other kernel.
             let change = patches::change_of(fault)?;
@@ -151,7 +154,7 @@ fn image(series: &str, flavour: Flavour, change: Change<'_>) -> Result<PathBuf> 
     let tree = recipe.source.tree(&home)?;
     let changed = patches::bring_to(&home, &recipe.patches)?;
     println!("{changed} source files changed since the last build");
-    config::configure(&tree, &build, &flavour.fragments())?;
+    config::configure(&tree, &build, &flavour.fragments(series))?;
     let log = home.join(format!("build-{}.log", flavour.name()));
     make::run(&tree, &build, &["bzImage"], &log)?;
     let kept = image.parent().context("an image has a folder")?;
