@@ -19,8 +19,8 @@ pub use process::{fork_holder, set_uid, unshare_descriptors};
 pub(crate) use process::{mount_debugfs, thread_id};
 pub(crate) use ring::{
     clone_buffers, enter, probe, register_bare, register_buffers, register_files,
-    register_files_tagged, register_sparse, register_tagged, setup, setup_fdless, unregister_ring,
-    update_buffers, update_files, Target,
+    register_files_tagged, register_ring, register_sparse, register_tagged, setup, setup_fdless,
+    unregister_ring, update_buffers, update_files, Target,
 };
 
 /// The result of a system call: not negative, or what errno says.

@@ -33,6 +33,7 @@ pub(crate) const REGISTER_FILES2: u32 = 13;
 pub(crate) const REGISTER_FILES_UPDATE2: u32 = 14;
 pub(crate) const REGISTER_BUFFERS2: u32 = 15;
 pub(crate) const REGISTER_BUFFERS_UPDATE: u32 = 16;
+pub(crate) const REGISTER_RING_FDS: u32 = 20;
 pub(crate) const UNREGISTER_RING_FDS: u32 = 21;
 pub(crate) const REGISTER_CLONE_BUFFERS: u32 = 30;
 /// Or-ed to an opcode: the descriptor is an index of the calling task's

@@ -225,6 +225,20 @@ fn a_ring_without_descriptor_is_seen_through_a_clone() {
 }
 
 #[test]
+fn a_registered_place_alone_keeps_the_ring() {
+    let mut ring = plain();
+    ring.register(&[PAGE, BufSpec::new(77).at(7)])
+        .expect("register");
+    ring.close_fd_keep_registered().expect("close");
+    assert!(ring.fd().is_none() && ring.inode().is_some());
+    assert!(ring.registered_index().is_some());
+    let mut clone = plain();
+    clone.clone_buffers_from(&ring).expect("clone");
+    assert_eq!(clone.expected(), ring.expected());
+    check(&clone);
+}
+
+#[test]
 fn registered_indices_are_given_back() {
     // 16 is IO_RINGFD_REG_MAX.
     for i in 0..64 {

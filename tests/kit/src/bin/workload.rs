@@ -49,7 +49,7 @@ struct Args {
     /// Unmap the buffers' memory once they are registered
     #[arg(long)]
     drop_mapping: bool,
-    /// Rings without descriptor (REGISTERED_FD_ONLY)
+    /// Rings without descriptor (REGISTERED_FD_ONLY; before 6.5 one that was registered and closed)
     #[arg(long, conflicts_with_all = ["preset", "dup", "mapping_only"])]
     no_fd: bool,
     /// Close the descriptors: only the mapping of each ring is left
@@ -116,9 +116,19 @@ impl Setup {
 }
 
 impl Args {
+    fn empty_ring(&self) -> io::Result<TestRing> {
+        if self.no_fd {
+            match self.setup.builder().no_fd().build() {
+                // Before 6.5. It will lose its descriptor.
+                Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {}
+                built => return built,
+            }
+        }
+        self.setup.builder().build()
+    }
+
     fn ring(&self) -> io::Result<TestRing> {
-        let builder = self.setup.builder();
-        let mut ring = if self.no_fd { builder.no_fd() } else { builder }.build()?;
+        let mut ring = self.empty_ring()?;
         let spec = |i: usize| BufSpec {
             len: self.len,
             offset_in_page: self.offset,
@@ -147,6 +157,9 @@ impl Args {
             let null = File::open("/dev/null")?;
             let files: Vec<BorrowedFd<'_>> = (0..self.files).map(|_| null.as_fd()).collect();
             ring.register_files(&files)?;
+        }
+        if self.no_fd && ring.fd().is_some() {
+            ring.close_fd_keep_registered()?;
         }
         Ok(ring)
     }

@@ -233,6 +233,19 @@ pub(crate) fn clone_buffers(target: Target, source: Target) -> io::Result<()> {
     unsafe { register(target, op, arg.cast(), 1) }.map(drop)
 }
 
+/// Puts a ring among the registered rings of the calling task; gives its index.
+pub(crate) fn register_ring(ring: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut arg = RsrcUpdate2 {
+        offset: u32::MAX, // any that is free
+        data: ring.as_raw_fd() as u64,
+        ..RsrcUpdate2::default()
+    };
+    let (op, at) = (uapi::REGISTER_RING_FDS, &raw mut arg);
+    // SAFETY: the kernel reads and writes one io_uring_rsrc_update, the head of `arg`.
+    unsafe { register(ring.into(), op, at.cast(), 1) }?;
+    Ok(arg.offset)
+}
+
 /// Gives back a registered ring of the calling task.
 pub(crate) fn unregister_ring(index: u32) -> io::Result<()> {
     let arg = RsrcUpdate2 {
