@@ -16,7 +16,7 @@ use crate::error::{Contention, Error, Result};
 use crate::iter::Address;
 use crate::record::wire::{Descriptor, FilePath, WalkReply, WalkRequest};
 use crate::record::RegisteredFile;
-use crate::sys::bpf::Object;
+use crate::sys::bpf::{Object, Tasks};
 use crate::sys::shared::Shared;
 
 const LIST: Forms = Forms {
@@ -33,7 +33,7 @@ pub(crate) fn descriptors(pid: u32) -> Result<Vec<Descriptor>, NotOpened> {
         let fd = |name| programs.object.map_fd(name).map_err(fail);
         let reply = Shared::<WalkReply>::map(fd(c".bss.reply")?, 1).map_err(fail)?;
         let rows = Shared::<Descriptor>::map(fd(c"descriptors")?, capacity).map_err(fail)?;
-        let link = programs.link(programs.names[0], Some(pid))?;
+        let link = programs.link(programs.names[0], Tasks::Process(pid))?;
         program::run(&link)?;
         let nr = reply.read().map_err(fail)?.nr_slots as usize;
         if let Some(rows) = rows.get(nr) {

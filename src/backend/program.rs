@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::backend::select::NotOpened;
 use crate::backend::Reason;
 use crate::error::{Error, Result};
-use crate::sys::bpf::{self, LoadError, Object};
+use crate::sys::bpf::{self, LoadError, Object, Tasks};
 
 /// Programs that are loaded together, and what stands for them on kernels
 /// before 6.9.
@@ -66,11 +66,11 @@ impl Programs {
         Ok(Self { object, names })
     }
 
-    /// A link of one of them to the tasks of one process, or to all tasks.
-    pub(crate) fn link(&self, name: &CStr, pid: Option<u32>) -> Result<OwnedFd> {
+    /// A link of one of them to tasks.
+    pub(crate) fn link(&self, name: &CStr, tasks: Tasks) -> Result<OwnedFd> {
         self.object
             .program_fd(name)
-            .and_then(|program| bpf::link_tasks(program, pid))
+            .and_then(|program| bpf::link_tasks(program, tasks))
             .map_err(|e| Error::os("bpf_link_create on a task iterator", e))
     }
 }

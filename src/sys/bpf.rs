@@ -225,11 +225,24 @@ struct TaskLinkInfo {
     unused: u32,
 }
 
-/// Attaches an iterator program to all tasks, or to those of one process.
-pub(crate) fn link_tasks(program: BorrowedFd<'_>, pid: Option<u32>) -> io::Result<OwnedFd> {
+/// The tasks that an iterator shows.
+#[derive(Clone, Copy)]
+pub(crate) enum Tasks {
+    All,
+    Process(u32),
+    Thread(u32),
+}
+
+/// Attaches an iterator program to tasks.
+pub(crate) fn link_tasks(program: BorrowedFd<'_>, tasks: Tasks) -> io::Result<OwnedFd> {
+    let (pid, tid) = match tasks {
+        Tasks::All => (0, 0),
+        Tasks::Process(pid) => (pid, 0),
+        Tasks::Thread(tid) => (0, tid),
+    };
     let mut info = TaskLinkInfo {
-        tid: 0,
-        pid: pid.unwrap_or(0),
+        tid,
+        pid,
         pid_fd: 0,
         unused: 0,
     };

@@ -8,7 +8,7 @@ use crate::find::{Details, Sighting};
 use crate::iter::Consistency;
 use crate::record::wire;
 use crate::ring::{Charged, Holder, Pinned, Queue, SetupFlags, SqPoll, Unseen, Via};
-use crate::sys::bpf::{self, Object};
+use crate::sys::bpf::{self, Object, Tasks};
 use crate::sys::observer;
 use crate::sys::shared::Shared;
 
@@ -84,8 +84,9 @@ impl Finder {
             })
             .map_err(fail)?;
         self.reply.write(wire::FindReply::default()).map_err(fail)?;
+        let tasks = pid.map_or(Tasks::All, Tasks::Process);
         for name in self.programs.names {
-            let link = self.programs.link(name, pid)?;
+            let link = self.programs.link(name, tasks)?;
             program::run(&link)?;
         }
         let nr = self.reply.read().map_err(fail)?.nr;

@@ -18,7 +18,7 @@ use crate::backend::program::{self, Programs};
 use crate::backend::select::NotOpened;
 use crate::error::{Error, Result};
 use crate::record::wire::{FrameReply, FrameRequest};
-use crate::sys::bpf::{self, Object};
+use crate::sys::bpf::{self, Object, Tasks};
 use crate::sys::shared::Shared;
 
 /// The address of `struct page` of page frame 0, which is the same until the
@@ -104,7 +104,7 @@ impl Prober {
                         Error::os("load a BPF program", io::Error::other(reason.to_string()))
                     }
                 })?;
-        let link = programs.link(programs.names[0], Some(std::process::id()))?;
+        let link = programs.link(programs.names[0], Tasks::Process(std::process::id()))?;
         Ok(Self { programs, link })
     }
 

@@ -12,6 +12,7 @@ use crate::iter::{Address, Place};
 use crate::record::wire::{comm, Mode, Status, WalkReply, WalkRequest};
 use crate::record::Dumped;
 use crate::ring::Via;
+use crate::sys::bpf::Tasks;
 
 const BY_FILE: Forms = Forms {
     direct: &[c"dump_file"],
@@ -31,6 +32,8 @@ pub(crate) struct Walker<R> {
     address: Address,
     /// Which place of the address is linked.
     at: usize,
+    /// To its thread, not to its process.
+    by_thread: bool,
     loaded: Loaded<R>,
 }
 
@@ -49,6 +52,7 @@ impl<R: Dumped> Walker<R> {
             loaded: Loaded::load(address.places[0], R::ROOM.first)?,
             address,
             at: 0,
+            by_thread: false,
         })
     }
 
@@ -63,10 +67,18 @@ impl<R: Dumped> Walker<R> {
     fn go_to(&mut self, place: Place) -> Result<(), NotOpened> {
         if place.kind() == self.address.places[self.at].kind() {
             let programs = &self.loaded.programs;
-            self.loaded.link = programs.link(programs.names[0], Some(place.pid))?;
+            self.loaded.link = programs.link(programs.names[0], Tasks::Process(place.pid))?;
         } else {
             self.loaded = Loaded::load(place, self.loaded.capacity)?;
         }
+        self.by_thread = false;
+        Ok(())
+    }
+
+    fn go_to_thread(&mut self, tid: u32) -> Result<()> {
+        let programs = &self.loaded.programs;
+        self.loaded.link = programs.link(programs.names[0], Tasks::Thread(tid))?;
+        self.by_thread = true;
         Ok(())
     }
 
@@ -97,10 +109,19 @@ impl<R: Dumped> Walker<R> {
                 self.address.met(&reply);
                 return Ok(reply);
             }
-            // This holder let go of it; another may still have it. One look
-            // at a process sees all that it has of a kind.
             let here = self.address.places[self.at];
-            let same = |place: &Place| place.pid == here.pid && place.kind() == here.kind();
+            // Before 6.7 a look at a process passes over threads with
+            // descriptors of their own: it asked the one before each
+            // (task_group_seq_get_next, kernel/bpf/task_iter.c).
+            if here.tid != here.pid && !self.by_thread {
+                self.go_to_thread(here.tid)?;
+                continue;
+            }
+            // This holder let go of it; another may still have it. One look
+            // at it sees all that it has of a kind.
+            let same = |place: &Place| {
+                (place.pid, place.tid, place.kind()) == (here.pid, here.tid, here.kind())
+            };
             let next = (self.at + 1..self.address.places.len())
                 .find(|&at| !same(&self.address.places[at]))
                 .ok_or_else(|| self.address.gone())?;
@@ -124,6 +145,7 @@ impl<R: Dumped> Walker<R> {
     fn grow(&mut self, capacity: usize) -> Result<()> {
         let place = self.address.places[self.at];
         self.loaded = Loaded::load(place, capacity).map_err(|e| no_room(capacity, e))?;
+        self.by_thread = false;
         Ok(())
     }
 
@@ -141,7 +163,7 @@ impl<R: Dumped> Loaded<R> {
         };
         let programs = Programs::load(|| maps::open::<R>(capacity), forms)?;
         let link = programs
-            .link(programs.names[0], Some(place.pid))
+            .link(programs.names[0], Tasks::Process(place.pid))
             .map_err(refuse_if_forbidden)?;
         Ok(Self {
             link,
