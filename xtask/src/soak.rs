@@ -10,8 +10,9 @@ use crate::run::{heading, line};
 use crate::vm::{self, Vm};
 use crate::workspace;
 
-/// Seconds for the boot and for kmemleak's scans, which are slow when emulated.
-const AROUND: u32 = 900;
+/// Seconds for the boot and for kmemleak's scans, which take a quarter of an hour
+/// where an emulated machine is given little of a busy one.
+const AROUND: u32 = 3600;
 
 /// What to soak, and for how long.
 #[derive(clap::Args)]
