@@ -8,8 +8,9 @@ mod package;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 
-use anyhow::{bail, Context as _, Result};
+use anyhow::{anyhow, bail, Context as _, Result};
 
 use crate::kernel::{self, Flavour};
 use crate::run::heading;
@@ -48,9 +49,7 @@ pub(crate) fn liburing(liburing: &Liburing) -> Result<bool> {
     };
     let mut kernels = [("unpatched", &images[0]), ("patched", &images[1])]
         .map(|(title, image)| Kernel::new(title, image, &programs));
-    for kernel in &mut kernels {
-        kernel.run(&names, 1)?;
-    }
+    run(&mut kernels, &names, 1)?;
     let [unpatched, patched] = kernels.each_ref().map(|kernel| &kernel.outcomes);
     let differ: Vec<String> = differences(&names, unpatched, patched)
         .into_iter()
@@ -58,11 +57,24 @@ pub(crate) fn liburing(liburing: &Liburing) -> Result<bool> {
         .collect();
     // By chance, or every time?
     if !differ.is_empty() {
-        for kernel in &mut kernels {
-            kernel.run(&differ, AGAIN)?;
-        }
+        run(&mut kernels, &differ, AGAIN)?;
     }
     Ok(sum_up(&list, &names, &kernels))
+}
+
+/// Runs programs so many times each on both at the same time: what else the host
+/// does takes time from both alike.
+fn run(kernels: &mut [Kernel<'_>; 2], names: &[String], times: usize) -> Result<()> {
+    heading(&format!("{} programs, {times} times each", names.len()));
+    thread::scope(|scope| {
+        let runs = kernels
+            .each_mut()
+            .map(|kernel| scope.spawn(move || kernel.run(names, times)));
+        for run in runs {
+            run.join().map_err(|_| anyhow!("a thread has panicked"))??;
+        }
+        Ok(())
+    })
 }
 
 /// One of the two, and what it has shown.
@@ -85,11 +97,9 @@ impl<'a> Kernel<'a> {
         }
     }
 
-    /// Boots it and runs programs so many times each.
     fn run(&mut self, names: &[String], times: usize) -> Result<()> {
-        heading(&format!("{}: {} programs", self.title, names.len()));
         let each = names.iter().flat_map(|name| vec![&**name; times]);
-        let seen = machine::run(self.image, self.programs, each)?;
+        let seen = machine::run(self.title, self.image, self.programs, each)?;
         self.clean &= seen.clean;
         self.outcomes.extend(seen.outcomes);
         Ok(())

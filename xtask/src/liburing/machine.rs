@@ -27,8 +27,10 @@ pub(super) struct Seen {
     pub(super) clean: bool,
 }
 
-/// Boots a kernel and runs the programs of a folder, in this order.
+/// Boots a kernel and runs the programs of a folder, in this order. What is shown
+/// goes under a title.
 pub(super) fn run<'a>(
+    title: &str,
     image: &Path,
     programs: &Path,
     names: impl IntoIterator<Item = &'a str>,
@@ -52,7 +54,7 @@ pub(super) fn run<'a>(
         };
         let outcome = Outcome::of(status);
         if !matches!(outcome, Outcome::Passed | Outcome::Skipped) {
-            println!("{name}: {outcome} ({status}, {seconds} s)");
+            println!("{title}: {name}: {outcome} ({status}, {seconds} s)");
             let said = before.iter().filter(|line| !line.trim().is_empty());
             said.for_each(|line| println!("    {line}"));
         }
@@ -60,7 +62,7 @@ pub(super) fn run<'a>(
         outcomes.add(name, outcome);
         done += 1;
         if shown.elapsed() >= PROGRESS {
-            println!("({done} of {})", names.len());
+            println!("{title}: {done} of {}", names.len());
             shown = Instant::now();
         }
     }
@@ -68,10 +70,10 @@ pub(super) fn run<'a>(
     let clean = match status.code() {
         Some(0) => true,
         Some(vm::SPLAT) => false,
-        _ => bail!("the machine failed: {status}"),
+        _ => bail!("{title}: the machine failed: {status}"),
     };
     if done < names.len() {
-        bail!("{done} of {} programs ran: see above", names.len());
+        bail!("{title}: {done} of {} programs ran: see above", names.len());
     }
     Ok(Seen { outcomes, clean })
 }
