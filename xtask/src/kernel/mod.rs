@@ -85,7 +85,9 @@ pub(crate) fn build_unpatched(series: &str, flavour: Flavour) -> Result<PathBuf>
 
 /// Whether the cache has a kernel.
 pub(crate) fn cached(series: &str, flavour: Flavour) -> Result<bool> {
-    Ok(Recipe::of(series, flavour, Change::Series)?.image()?.exists())
+    Ok(Recipe::of(series, flavour, Change::Series)?
+        .image()?
+        .exists())
 }
 
 /// How a kernel is made.
