@@ -151,7 +151,13 @@ impl Served {
             ublksrv_pid: std::process::id() as i32,
             flags: wanted,
         };
-        let made = control(NEW, uapi::UBLK_ADD_DEV, &device.bytes(), 0)?;
+        let made = control(NEW, uapi::UBLK_ADD_DEV, &device.bytes(), 0);
+        let made = made.map_err(|e| match e.raw_os_error() {
+            // ublk_ctrl_uring_cmd() of 6.1: any other operation is for a device, and
+            // there is none of this number.
+            Some(libc::ENODEV) => unsupported("this kernel's ublk is older than Linux 6.4"),
+            _ => e,
+        })?;
         let made = UblkDevice::of(&made);
         let served = Self {
             number: made.dev_id,
