@@ -11,7 +11,7 @@ use uring_bpf_iter::{
 };
 use uring_testkit::{EpollSet, KnownFile, RingBuilder, TestRing};
 
-use super::oracle::{error_at_last, has_native, Way};
+use super::oracle::{error_at_last, has_native, Way, LOCKED};
 use super::run::{idle_process, workload};
 use super::{done, Outcome};
 
@@ -45,7 +45,7 @@ fn open(way: Way, ring: &TestRing) -> UringFileIter {
 
 fn snapshot(way: Way, iter: &mut UringFileIter) -> Result<Snapshot<'_, RegisteredFile>> {
     match way {
-        Way::Locked => iter.snapshot_locked(Duration::from_secs(10)),
+        Way::Locked => iter.snapshot_locked(LOCKED),
         _ => iter.snapshot(),
     }
 }

@@ -12,6 +12,10 @@ use uring_bpf_iter::{
 };
 use uring_testkit::{fdinfo, page_size, Registered};
 
+/// For a locked read. On a busy machine an emulated kernel was seen to take 14 s until
+/// its tracepoint was there.
+pub(crate) const LOCKED: Duration = Duration::from_secs(60);
+
 /// A way to read a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -48,7 +52,7 @@ impl Way {
     pub(crate) fn snapshot(self, iter: &mut UringBufIter) -> Result<Snapshot<'_>> {
         match self {
             Self::Native | Self::TaskFile | Self::Fdinfo => iter.snapshot(),
-            Self::Locked => iter.snapshot_locked(Duration::from_secs(10)),
+            Self::Locked => iter.snapshot_locked(LOCKED),
         }
     }
 

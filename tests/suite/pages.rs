@@ -17,7 +17,7 @@ use uring_testkit::{
 
 use super::examples::{records, run};
 use super::memory::{available_bytes, HUGE};
-use super::oracle::{error_at_last, kernel, rings_of, Way};
+use super::oracle::{error_at_last, kernel, rings_of, Way, LOCKED};
 use super::results::skip;
 use super::run::{again, workload};
 use super::{done, inner, Outcome};
@@ -56,7 +56,7 @@ fn open(way: Way, ring: &TestRing) -> BufPages {
 
 fn segments(way: Way, pages: &mut BufPages, index: u64) -> Result<Snapshot<'_, Segment>> {
     match way {
-        Way::Locked => pages.segments_locked(index, Duration::from_secs(10)),
+        Way::Locked => pages.segments_locked(index, LOCKED),
         _ => pages.segments(index),
     }
 }
