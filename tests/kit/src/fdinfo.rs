@@ -48,7 +48,8 @@ fn slot(line: &str) -> Option<Option<(u64, u64)>> {
     };
     let addr = u64::from_str_radix(addr.strip_prefix("0x")?, 16).ok()?;
     let len = len.parse().ok()?;
-    Some((addr != 0 && addr != u64::MAX).then_some((addr, len)))
+    // Address 0 with a length: a buffer of the kernel's own.
+    Some(((addr, len) != (0, 0) && addr != u64::MAX).then_some((addr, len)))
 }
 
 #[cfg(test)]
