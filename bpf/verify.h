@@ -15,8 +15,8 @@
  *   record_at(i)              where its record belongs, NULL if there is no room
  *
  * A walk without the lock is accepted only if the lock was free before every
- * record and after the last one, if table and size are the same at the end, if
- * a second pass finds every record equal to the first, and if the reader kept
+ * record and after the last one, if table and size are the same after each pass,
+ * if a second pass finds every record equal to the first, and if the reader kept
  * its CPU all the while: what then hides a change has to fit between two looks
  * at the lock, and be undone before the second pass.
  */
@@ -110,19 +110,29 @@ static __always_inline bool visit(const bool direct, const bool again, struct wa
 	return true;
 }
 
-static __always_inline void finish(const bool direct, struct walk *w)
+/*
+ * Whether the walk was of the table that is there now. Where its slots are may be
+ * memory that is free by then, and next time have become such a table again: the
+ * passes are not to be of different moments of it.
+ */
+static __always_inline void look_again(const bool direct, struct walk *w)
 {
 	table_t now;
+	u32 status;
 
-	if ((w->status == WALK_DONE || w->status == WALK_NO_SLOT) && w->mode == WALK_VERIFIED) {
-		u32 status = open_table(direct, w->ctx, &now);
+	if ((w->status != WALK_DONE && w->status != WALK_NO_SLOT) || w->mode != WALK_VERIFIED)
+		return;
+	status = open_table(direct, w->ctx, &now);
+	if (owner_of(direct, w->ctx))
+		w->status = WALK_LOCK_HELD;
+	else if (status != w->status || now.nr != w->table.nr || now.slots != w->table.slots ||
+		 context_switches() != w->switches)
+		w->status = WALK_CHANGED;
+}
 
-		if (owner_of(direct, w->ctx))
-			w->status = WALK_LOCK_HELD;
-		else if (status != w->status || now.nr != w->table.nr ||
-			 now.slots != w->table.slots || context_switches() != w->switches)
-			w->status = WALK_CHANGED;
-	}
+static __always_inline void finish(const bool direct, struct walk *w)
+{
+	look_again(direct, w);
 	if (w->status == WALK_LOCK_HELD)
 		describe_owner(owner_of(direct, w->ctx));
 	reply.status = w->status;
@@ -208,6 +218,8 @@ static __always_inline void walk(const bool direct, struct walk *w)
 	begin(direct, w);
 	if (w->status == WALK_DONE)
 		direct ? pass_direct(false, w) : pass_compat(false, w);
+	if (w->status == WALK_DONE)
+		look_again(direct, w);
 	if (w->status == WALK_DONE && w->mode == WALK_VERIFIED)
 		direct ? pass_direct(true, w) : pass_compat(true, w);
 	finish(direct, w);

@@ -110,6 +110,9 @@ enum Kernel {
         /// Check this column only; may be repeated.
         #[arg(long, value_enum, value_name = "COLUMN")]
         only: Vec<Column>,
+        /// Begin with this patch: those before it are applied and not checked.
+        #[arg(long, default_value_t = 1, value_name = "NUMBER")]
+        from: usize,
     },
     /// Compare the series of patches with that of 6.12, and with what is recorded of it.
     ///
@@ -173,7 +176,9 @@ fn run(command: Xtask) -> Result<ExitCode> {
             println!("{}", build(&series, flavour)?.display());
             true
         }
-        Xtask::Kernel(Kernel::Check { series, only }) => kernel::check(&series, &only)?,
+        Xtask::Kernel(Kernel::Check { series, only, from }) => {
+            kernel::check(&series, &only, from)?
+        }
         Xtask::Kernel(Kernel::Compare { record }) => kernel::compare(record)?,
         Xtask::Kernel(Kernel::Faults {
             series,

@@ -77,8 +77,9 @@ enum Cell {
     Bad(String),
 }
 
-/// Checks the patches of a series, in all columns or some; says whether all is well.
-pub(crate) fn check(series: &str, only: &[Column]) -> Result<bool> {
+/// Checks the patches of a series from number `from` on, in all columns or some; says
+/// whether all is well.
+pub(crate) fn check(series: &str, only: &[Column], from: usize) -> Result<bool> {
     let source = Source::of(series)?;
     system::ensure_quietly(system::KERNEL)?;
     system::ensure_quietly(system::KERNEL_CHECK)?;
@@ -89,17 +90,19 @@ pub(crate) fn check(series: &str, only: &[Column]) -> Result<bool> {
     let home = source.home()?;
     let _lock = cache::lock(&home)?;
     let tree = source.tree(&home)?;
-    patches::bring_to(&home, &[])?;
+    let before = from.saturating_sub(1).min(patches.len());
+    patches::bring_to(&home, &patches[..before])?;
     for column in &columns {
         configure(*column, &home, &tree)?;
     }
     let mut linter = Linter::new(series, &home, &tree)?;
 
     let mut rows = Vec::new();
-    for (at, patch) in patches.iter().enumerate() {
+    for (at, patch) in patches.iter().enumerate().skip(before) {
         let name = patch.file_stem().unwrap_or_default().to_string_lossy();
         heading(&name);
-        let c_files = lint::kernel_c_files(&patches::touched_by(patch)?);
+        let touched = patches::touched_by(patch)?;
+        let c_files = lint::kernel_c_files(&touched);
         if columns.contains(&W1) || columns.contains(&Sparse) {
             linter.look_before(&c_files)?;
         }
@@ -110,7 +113,11 @@ pub(crate) fn check(series: &str, only: &[Column]) -> Result<bool> {
                 W1 => findings(linter.new_warnings(&c_files)?),
                 Sparse => findings(linter.new_sparse(&c_files)?),
                 Checkpatch => findings(Some(lint::checkpatch(&tree, patch)?)),
-                All | NoIoUring | NoBpf | NoEpoll => build(*column, &home, &tree),
+                All | NoIoUring | NoBpf | NoEpoll if lint::is_compiled(&touched) => {
+                    build(*column, &home, &tree)
+                }
+                // The kernel is that of the patch before.
+                All | NoIoUring | NoBpf | NoEpoll => Cell::None,
             };
             if let Cell::Bad(found) = &cell {
                 println!("{}: {found}", column.title());

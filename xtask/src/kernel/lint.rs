@@ -100,12 +100,20 @@ impl Linter {
 
 /// The C files of the kernel proper: what kbuild compiles.
 pub(super) fn kernel_c_files(files: &[PathBuf]) -> Vec<PathBuf> {
-    let apart = ["tools", "samples", "scripts", "Documentation"];
     let wanted = |file: &&PathBuf| {
-        file.extension().is_some_and(|extension| extension == "c")
-            && !apart.iter().any(|folder| file.starts_with(folder))
+        file.extension().is_some_and(|extension| extension == "c") && is_of_kernel(file)
     };
     files.iter().filter(wanted).cloned().collect()
+}
+
+/// Whether a kernel is another with other contents of some of these files.
+pub(super) fn is_compiled(files: &[PathBuf]) -> bool {
+    files.iter().any(|file| is_of_kernel(file))
+}
+
+fn is_of_kernel(file: &Path) -> bool {
+    let apart = ["tools", "samples", "scripts", "Documentation", "MAINTAINERS"];
+    !apart.iter().any(|folder| file.starts_with(folder))
 }
 
 /// What checkpatch has to say.

@@ -32,7 +32,7 @@ impl Lane {
     pub(super) fn start(&self, name: &str, work: Work) -> Result<Job> {
         let dir = workspace::target_dir()?.join("steps");
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let path = dir.join(name).with_extension("log");
+        let path = dir.join(format!("{name}.log"));
         let cannot = || format!("cannot write {}", path.display());
         let log = Log(File::create(&path).with_context(cannot)?);
         let (sender, ended) = mpsc::channel();
