@@ -176,9 +176,7 @@ fn run(command: Xtask) -> Result<ExitCode> {
             println!("{}", build(&series, flavour)?.display());
             true
         }
-        Xtask::Kernel(Kernel::Check { series, only, from }) => {
-            kernel::check(&series, &only, from)?
-        }
+        Xtask::Kernel(Kernel::Check { series, only, from }) => kernel::check(&series, &only, from)?,
         Xtask::Kernel(Kernel::Compare { record }) => kernel::compare(record)?,
         Xtask::Kernel(Kernel::Faults {
             series,

@@ -112,7 +112,13 @@ pub(super) fn is_compiled(files: &[PathBuf]) -> bool {
 }
 
 fn is_of_kernel(file: &Path) -> bool {
-    let apart = ["tools", "samples", "scripts", "Documentation", "MAINTAINERS"];
+    let apart = [
+        "tools",
+        "samples",
+        "scripts",
+        "Documentation",
+        "MAINTAINERS",
+    ];
     !apart.iter().any(|folder| file.starts_with(folder))
 }
 
