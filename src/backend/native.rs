@@ -237,6 +237,15 @@ pub(crate) fn descriptor(address: &Address) -> Result<OwnedFd, NotOpened> {
         .any(|place| !matches!(place.via, Via::Descriptor(_)));
     let why = match address.copy_descriptor() {
         Ok(copy) => return Ok(copy),
+        // Short of descriptors: so would the other backends be.
+        Err(NoCopy::Refused(Error::Os { operation, source }))
+            if matches!(
+                Errno::from_io_error(&source),
+                Some(Errno::MFILE | Errno::NFILE)
+            ) =>
+        {
+            return Err(NotOpened::Failed(Error::os(operation, source)));
+        }
         Err(NoCopy::Refused(error)) => error.to_string(),
         Err(NoCopy::Gone) if !has_other_ways => return Err(NotOpened::Failed(address.gone())),
         Err(NoCopy::OutOfReach) => {
