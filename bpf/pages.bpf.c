@@ -99,7 +99,7 @@ struct bpf_iter_io_uring_bvec {
 } __attribute__((aligned(8)));
 
 extern int bpf_iter_io_uring_bvec_new(struct bpf_iter_io_uring_bvec *it,
-				      struct io_mapped_ubuf *ubuf) __ksym __weak;
+				      struct io_mapped_ubuf *ubuf, u32 first) __ksym __weak;
 extern struct bio_vec *bpf_iter_io_uring_bvec_next(struct bpf_iter_io_uring_bvec *it) __ksym __weak;
 extern void bpf_iter_io_uring_bvec_destroy(struct bpf_iter_io_uring_bvec *it) __ksym __weak;
 extern u64 bpf_page_to_pfn(const struct page *page) __ksym __weak;
@@ -110,7 +110,7 @@ static __always_inline void dump_segments(struct io_mapped_ubuf *ubuf)
 	struct bio_vec *bv;
 	u64 i = zero;
 
-	bpf_iter_io_uring_bvec_new(&it, ubuf);
+	bpf_iter_io_uring_bvec_new(&it, ubuf, 0);
 	while ((bv = bpf_iter_io_uring_bvec_next(&it))) {
 		record_t r;
 
