@@ -20,8 +20,8 @@ use super::{done, Outcome};
 trials![
     verified_while_modified,
     verified_while_moved,
-    native_while_modified,
-    native_while_moved,
+    locked_while_modified,
+    locked_while_moved,
     fdinfo_while_modified,
     fdinfo_while_moved,
 ];
@@ -244,11 +244,12 @@ fn verified_while_moved() -> Outcome {
     check(Backend::TaskFile, Change::Move)
 }
 
-fn native_while_modified() -> Outcome {
+/// By the kernel's own iterator, which has the set's lock.
+fn locked_while_modified() -> Outcome {
     native::run(|| check(Backend::Native, Change::Modify))
 }
 
-fn native_while_moved() -> Outcome {
+fn locked_while_moved() -> Outcome {
     native::run(|| check(Backend::Native, Change::Move))
 }
 

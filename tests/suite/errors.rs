@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::process;
 
 use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
-use uring_bpf_iter::{Backend, Error, Reason, RingFinder, UringBufIter};
+use uring_bpf_iter::{Backend, Error, Link, Reason, RegisteredBuf, RingFinder, UringBufIter};
 use uring_testkit::{RingBuilder, TestRing};
 
 use super::inner::expect_done;
@@ -233,20 +233,35 @@ pub(crate) fn inside_few_descriptors() {
         iter.snapshot().map(|snapshot| snapshot.backend())
     };
     let usual = look(Backend::Auto).expect("a look");
-    let open = std::fs::read_dir("/proc/self/fd").expect("fd").count() as u64;
-    for more in 0.. {
-        let limit = Rlimit {
-            current: Some(open + more),
-            maximum: getrlimit(Resource::Nofile).maximum,
-        };
-        setrlimit(Resource::Nofile, limit).expect("setrlimit");
+    with_more_and_more(|more| {
         // Asked for by name, it is not said to be missing.
         if let Err(error) = look(usual) {
             assert!(matches!(error, Error::Os { .. }), "{more} more: {error}");
         }
-        match look(Backend::Auto) {
-            Ok(backend) => {
-                assert_eq!(backend, usual, "{more} more");
+        let backend = look(Backend::Auto)?;
+        assert_eq!(backend, usual, "{more} more");
+        Ok(())
+    });
+    if usual == Backend::Native {
+        // The kernel's types are read first, and for that a descriptor is needed.
+        with_more_and_more(|_| Link::<RegisteredBuf>::attach(&ring).map(drop));
+    }
+}
+
+/// Does it with no descriptor to spare, with one, and so on until it can be done. What
+/// hinders it until then must be that.
+fn with_more_and_more(mut it: impl FnMut(u64) -> Result<(), Error>) {
+    let usual = getrlimit(Resource::Nofile);
+    let open = std::fs::read_dir("/proc/self/fd").expect("fd").count() as u64;
+    // One of them was the folder's.
+    for more in 0.. {
+        let limit = Rlimit {
+            current: Some(open - 1 + more),
+            maximum: usual.maximum,
+        };
+        setrlimit(Resource::Nofile, limit).expect("setrlimit");
+        match it(more) {
+            Ok(()) => {
                 assert!(more > 1, "that was no limit");
                 break;
             }
@@ -256,4 +271,5 @@ pub(crate) fn inside_few_descriptors() {
             Err(error) => panic!("{more} more: {error}"),
         }
     }
+    setrlimit(Resource::Nofile, usual).expect("setrlimit");
 }

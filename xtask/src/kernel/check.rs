@@ -62,12 +62,13 @@ impl Column {
 }
 
 /// Type information: without it nobody asks whether BTF_ID() names anything. (Some of
-/// the base's own name what is in net/.)
+/// the base's own name what is in net/ and crypto/.)
 const WITH_BTF: &str = "\
 CONFIG_DEBUG_KERNEL=y
 CONFIG_DEBUG_INFO_DWARF5=y
 CONFIG_DEBUG_INFO_BTF=y
 CONFIG_NET=y
+CONFIG_CRYPTO=y
 ";
 
 /// How a patch did in a column.

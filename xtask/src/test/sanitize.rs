@@ -13,6 +13,11 @@ use crate::workspace;
 
 const RUSTFLAGS: &str = "-Zsanitizer=address";
 
+/// Trials that AddressSanitizer adds nothing to: they go on until chance has shown
+/// enough, for which it makes the code too slow, or wait for minutes. The code that
+/// they run others run, too.
+const LEFT_OUT: [&str; 2] = ["torn::", "long_hold::"];
+
 /// Unit and integration tests with AddressSanitizer in the Rust code.
 pub(super) fn address() -> Result<Outcome> {
     let target = workspace::target_dir()?.join("asan");
@@ -43,7 +48,8 @@ pub(super) fn address() -> Result<Outcome> {
     };
     adapt(line("cargo test --lib")).run()?;
     run_kit(adapt)?;
-    run_integration(adapt)?;
+    println!("left out here: trials of {}", LEFT_OUT.join(" and "));
+    run_integration(adapt, &LEFT_OUT)?;
     Ok(Passed)
 }
 
