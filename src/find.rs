@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::backend::select::{self, NotOpened};
 use crate::backend::{fdinfo, Backend, Reason, Selection};
 use crate::error::{Error, Result};
+use crate::kernel;
 use crate::ring::{Charged, Holder, Pinned, Queue, Ring, SetupFlags, SqPoll, Survey, Unseen, Via};
 
 #[cfg(feature = "bpf")]
@@ -150,10 +151,13 @@ impl RingFinder {
     pub fn find_in(&mut self, pid: u32) -> Result<Survey> {
         crate::pidfd::open(pid)?;
         let own = self.find(Some(pid))?;
-        let mut all = match own.rings.is_empty() {
-            true => return Ok(own),
-            false => self.find(None)?,
-        };
+        // The walk of one process alone passes over threads with descriptors of their
+        // own on 6.1, and no longer on 6.12 (task_seq_get_next(),
+        // kernel/bpf/task_iter.c).
+        if own.rings.is_empty() && kernel::at_least(6, 12) {
+            return Ok(own);
+        }
+        let mut all = self.find(None)?;
         all.rings.retain(|ring| ring.holder(pid, None).is_some());
         all.unseen = own.unseen;
         Ok(all)

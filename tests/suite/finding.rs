@@ -1,17 +1,20 @@
 //! Rings of many processes: each found once, and described right.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, AsRawFd};
 
-use uring_bpf_iter::{Backend, Charged, Ring, RingFinder, Via};
-use uring_testkit::{page_size, Workload};
+use uring_bpf_iter::{Backend, Charged, Holder, Ring, RingFinder, Via};
+use uring_testkit::{page_size, RingBuilder, Workload};
 
+use super::inner::expect_done;
 use super::oracle::{by_inode, finder, kernel, pinned_bytes, rings_of, vm_pin_bytes, Way};
-use super::run::{idle_process, workload, NOBODY};
+use super::run::{again, idle_process, workload, NOBODY};
 use super::{done, Outcome};
 
 trials![
     many_rings_in_many_processes,
     one_process_and_one_descriptor,
+    the_only_ring_is_a_threads_own,
     more_rings_than_the_first_room,
     no_ring_at_all,
     root_is_exempt,
@@ -250,4 +253,32 @@ fn both_backends_agree() -> Outcome {
         assert!(bytes(ring).is_some());
     }
     done()
+}
+
+fn the_only_ring_is_a_threads_own() -> Outcome {
+    expect_done(&mut again("ring-of-a-thread"));
+    done()
+}
+
+/// A thread left the descriptors of its process: the process has no ring but there.
+pub(crate) fn inside_ring_of_a_thread() {
+    let me = std::process::id();
+    let mut finder = finder(Backend::TaskFile);
+    assert!(finder.find_in(me).expect("a search").rings.is_empty());
+    let of_thread = move || {
+        uring_testkit::unshare_descriptors().expect("unshare");
+        let ring = RingBuilder::new(8).build().expect("ring");
+        let fd = Some(ring.as_fd().try_clone_to_owned().expect("dup"));
+        // The mapping goes, by which all threads hold the ring.
+        drop(ring);
+        let rings = finder.find_in(me).expect("a search").rings;
+        assert_eq!(rings.len(), 1, "{rings:?}");
+        let tid = rustix::thread::gettid().as_raw_pid() as u32;
+        let fd = fd.as_ref().map(AsRawFd::as_raw_fd);
+        let holders = rings[0].holders();
+        let is_it = |holder: &Holder| (holder.pid, holder.tid, holder.fd()) == (me, tid, fd);
+        assert!(holders.iter().any(is_it), "{tid}, {fd:?}: {holders:?}");
+    };
+    let thread = std::thread::spawn(of_thread);
+    thread.join().expect("no panic");
 }

@@ -24,6 +24,7 @@ pub(crate) fn run(mode: &str) -> ExitCode {
     match mode {
         // It is ended by the trial.
         "epoll-set" => super::epoll::inside(),
+        "ring-of-a-thread" => super::finding::inside_ring_of_a_thread(),
         "few-descriptors" => super::errors::inside_few_descriptors(),
         "namespace" => super::namespaces::inside(),
         "segments-of-much" => super::pages::inside_much(),
