@@ -1,6 +1,7 @@
 //! BPF objects, links and iterators, through libbpf.
 
 use std::ffi::{c_char, c_int, CStr};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
@@ -109,6 +110,15 @@ fn check_fd(ret: c_int) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// libbpf asks the kernel what it can do by small maps and programs, and takes any
+/// failure for a no, for good (feat_supported(), features.c). So there must be room for
+/// them: more descriptors than it ever has open for that.
+fn room_to_probe() -> io::Result<()> {
+    const DESCRIPTORS: usize = 16;
+    let files = (0..DESCRIPTORS).map(|_| File::open("/proc/self/stat"));
+    files.collect::<io::Result<Vec<File>>>().map(drop)
+}
+
 impl Object {
     pub(crate) fn open(file: &'static [u8]) -> io::Result<Self> {
         let _quiet = Quiet::new();
@@ -135,7 +145,8 @@ impl Object {
     pub(crate) fn load(&mut self, programs: &[&CStr]) -> Result<(), LoadError> {
         let mut log = vec![0u8; 64 * 1024];
         let _quiet = Quiet::new();
-        self.choose(programs, &mut log)
+        room_to_probe()
+            .and_then(|()| self.choose(programs, &mut log))
             .and_then(|()| {
                 // SAFETY: an open object that has not been loaded yet.
                 check(unsafe { libbpf::bpf_object__load(self.ptr.as_ptr()) })

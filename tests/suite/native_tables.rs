@@ -9,14 +9,14 @@ use std::process;
 use std::time::Instant;
 
 use uring_bpf_iter::{
-    Backend, Consistency, Error, Link, Record, Records, RegisteredBuf, RegisteredFile,
-    UringFileIter,
+    Backend, BufPages, Consistency, EpollIter, Error, Link, Record, Records, RegisteredBuf,
+    RegisteredFile, UringFileIter,
 };
-use uring_testkit::{page_size, BufSpec, IterProgram, TestRing};
+use uring_testkit::{loaded_programs, page_size, BufSpec, IterProgram, TestRing};
 use zerocopy::IntoBytes;
 
 use super::native::{program, ring, ring_of, SOON};
-use super::oracle::{assert_reads, assert_ring, attach, listed, ranges, Way};
+use super::oracle::{assert_reads, assert_ring, attach, kernel, listed, ranges, Way};
 use super::run::workload;
 use super::{done, Outcome};
 
@@ -29,6 +29,7 @@ native_trials![Any:
     the_largest_table_of_files,
     a_pinned_link,
     a_pinned_link_of_a_stranger,
+    the_form_of_the_programs,
 ];
 
 /// Native, task-file walk and fdinfo, with what was registered. Each is loaded
@@ -229,5 +230,32 @@ fn a_pinned_link() -> Outcome {
     let mut records = again.records()?;
     assert_eq!(records.next_batch()?.map(<[_]>::len), Some(3));
     assert!(records.next_batch()?.is_none());
+    done()
+}
+
+/// That of kernels before 6.9 runs on later ones as well, with the same results: that a
+/// kernel refuses the other one shows nowhere else.
+fn the_form_of_the_programs() -> Outcome {
+    let ring = ring_of(3);
+    let set = rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC)?;
+    let native = Backend::Native;
+    let _all = (
+        Way::Native.options().attach(&ring)?,
+        UringFileIter::options().backend(native).attach(&ring)?,
+        BufPages::options().backend(native).attach(&ring)?,
+        EpollIter::options().backend(native).attach(&set)?,
+        Link::<RegisteredBuf>::attach(&ring)?,
+    );
+    let programs = loaded_programs()?;
+    let loaded = |name| programs.iter().filter(|program| *program == name).count();
+    // The kernel keeps 15 bytes of a name.
+    let direct = (loaded("dump_native"), loaded("stream_native"));
+    let compat = (loaded("dump_native_com"), loaded("stream_native_c"));
+    let (used, unused) = match kernel() >= (6, 9) {
+        true => (direct, compat),
+        false => (compat, direct),
+    };
+    assert!(used.0 >= 4 && used.1 >= 1, "{programs:?}");
+    assert_eq!(unused, (0, 0), "{programs:?}");
     done()
 }

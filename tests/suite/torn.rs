@@ -54,6 +54,8 @@ struct Tally {
     views: BTreeMap<&'static str, u64>,
     retries: u64,
     refused: u64,
+    /// Views by a single attempt, with a flip before it was over.
+    met: u64,
 }
 
 impl Tally {
@@ -111,8 +113,11 @@ fn stress(
     let (start, flips) = (Instant::now(), flapper.flips());
     let proves = |tally: &Tally| flapper.flips() - flips > FLIPS && enough(tally);
     while start.elapsed() < least || (start.elapsed() < LONGEST && !proves(&tally)) {
+        let before = flapper.flips();
         match read(&mut iter) {
             Ok(bufs) => {
+                let met = bufs.attempts() == 1 && flapper.flips() > before;
+                tally.met += u64::from(met);
                 tally.retries += u64::from(bufs.attempts() - 1);
                 let view = judge(way, flapper.states(), &bufs);
                 *tally.views.entry(name(view)).or_default() += 1;
@@ -171,8 +176,9 @@ fn prove(flapper: &Flapper, way: Way, how: Flap) {
     let enough = |tally: &Tally| {
         let both = tally.count(View::A) > 0 && tally.count(View::B) > 0;
         let proves = match (way, how) {
-            // A text takes so much longer than the raw look that each would tear.
-            (Way::Fdinfo, _) => true,
+            // A text takes so much longer than the raw look that the rate of that says
+            // too little of it.
+            (Way::Fdinfo, _) => tally.met >= 20,
             // A new table is stored whole, so that tearing is rare but at its end.
             (_, Flap::Reregister) => true,
             (_, Flap::Update) => would_be(tally) >= 5,

@@ -56,7 +56,9 @@ pub use kmem::{
 };
 pub use lock::LockHolder;
 pub use ring::TestRing;
-pub use session::{has_iterator, words, IterLink, IterLinkInfo, IterProgram, IterSession};
+pub use session::{
+    has_iterator, loaded_programs, words, IterLink, IterLinkInfo, IterProgram, IterSession,
+};
 pub use submit::{Done, Pending, Request};
 pub use sys::{fork_holder, page_size, set_uid, unshare_descriptors};
 pub use ublk::KernelBuf;

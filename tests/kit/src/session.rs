@@ -35,6 +35,28 @@ pub struct IterLinkInfo {
     pub words: [u64; 2],
 }
 
+/// The names of the BPF programs of which this process has descriptors, as far as the
+/// kernel keeps them: 15 bytes.
+///
+/// # Errors
+/// Those of reading `/proc/self/fd`.
+pub fn loaded_programs() -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let path = entry?.path();
+        // What other threads close meanwhile is passed over.
+        let is_program =
+            std::fs::read_link(&path).is_ok_and(|what| what.as_os_str() == "anon_inode:bpf-prog");
+        let number = path
+            .file_name()
+            .and_then(|name| name.to_str()?.parse().ok());
+        if let (true, Some(number)) = (is_program, number) {
+            names.extend(sys::prog_name(number));
+        }
+    }
+    Ok(names)
+}
+
 /// Whether the running kernel has the iterator target.
 ///
 /// # Errors

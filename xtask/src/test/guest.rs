@@ -51,6 +51,8 @@ const PLAIN: Machine = Machine {
 
 /// Trials that walk the kernel's own iterators, where it checks itself. The rest says
 /// nothing of them, and there are no minutes for it: such a kernel, emulated, is slow.
+/// Nor for those of `epoll_torn`, which go on until chance has shown enough; the sets
+/// that change here are those of `native_stress` and `native_epoll`.
 const DEBUG: Machine = Machine {
     flavour: Flavour::Debug,
     // KASAN takes an eighth, and its quarantine as much again.

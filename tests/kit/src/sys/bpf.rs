@@ -252,3 +252,28 @@ pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<(LinkInfo, String)> 
     let end = name.iter().position(|c| *c == 0).unwrap_or(name.len());
     Ok((info, String::from_utf8_lossy(&name[..end]).into_owned()))
 }
+
+/// The beginning of `struct bpf_prog_info`, up to its name.
+#[repr(C)]
+#[derive(Default)]
+struct ProgInfo {
+    prog_type: u32,
+    id: u32,
+    before_name: [u64; 7],
+    name: [u8; 16],
+}
+
+/// BPF_OBJ_GET_INFO_BY_FD of a program, by the number of a descriptor that other
+/// threads may close: its name.
+pub(crate) fn prog_name(program: RawFd) -> io::Result<String> {
+    let mut info = ProgInfo::default();
+    let mut attr = GetInfo {
+        bpf_fd: program as u32,
+        info_len: size_of::<ProgInfo>() as u32,
+        info: (&raw mut info).cast::<c_void>() as u64,
+    };
+    // SAFETY: GetInfo, with the address of a ProgInfo of the size given.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    let end = info.name.iter().position(|c| *c == 0).unwrap_or(16);
+    Ok(String::from_utf8_lossy(&info.name[..end]).into_owned())
+}
