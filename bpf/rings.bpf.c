@@ -248,16 +248,21 @@ int find_rings_file_compat(struct bpf_iter__task_file *it)
 	return 0;
 }
 
-static __always_inline void sight_registered(const bool direct, struct task_struct *task)
+static __always_inline void sight_registered(const bool direct, struct task_struct *task, u32 i)
 {
-	for (u32 i = 0; i < NR_REGISTERED_RINGS; i++) {
-		u64 file = registered_ring(task, i), before = reply.nr;
+	u64 file = registered_ring(task, i), before = reply.nr;
 
-		sight(direct, task, file, VIA_REGISTERED, i);
-		/* Nothing holds the file for us: forget it if it went meanwhile. */
-		if (file && registered_ring(task, i) != file)
-			reply.nr = before;
-	}
+	sight(direct, task, file, VIA_REGISTERED, i);
+	/* Nothing holds the file for us: forget it if it went meanwhile. */
+	if (file && registered_ring(task, i) != file)
+		reply.nr = before;
+}
+
+/* The verifier looks at it once, and not once for each index. */
+static long sight_registered_compat(u64 i, struct task_struct **task)
+{
+	sight_registered(false, *task, i);
+	return 0;
 }
 
 /*
@@ -287,7 +292,8 @@ int find_rings_task(struct bpf_iter__task *it)
 	if (!task)
 		return 0;
 	barrier_var(task); /* no arithmetic on it before the check */
-	sight_registered(true, task);
+	for (u32 i = 0; i < NR_REGISTERED_RINGS; i++)
+		sight_registered(true, task, i);
 	if (speaks_for_memory(task))
 		sight_mapped(task);
 	return 0;
@@ -300,8 +306,7 @@ int find_rings_task_compat(struct bpf_iter__task *it)
 
 	if (!task)
 		return 0;
-	barrier_var(task);
-	sight_registered(false, task);
+	bpf_loop(NR_REGISTERED_RINGS, sight_registered_compat, &task, 0);
 	return 0;
 }
 
