@@ -109,7 +109,6 @@ impl Recipe {
         };
         let mut inputs = inputs(&source, &patches, &flavour.fragments(series))?;
         if let Change::Fault(fault) = change {
-            // Not what is said above the change: a test's name makes no other kernel.
             let change = patches::change_of(fault)?;
             let _ = writeln!(inputs, "fault {}", cache::sha256_of(&change)?);
             patches.push(fault.to_owned());
@@ -167,11 +166,16 @@ fn image(series: &str, flavour: Flavour, change: Change<'_>) -> Result<PathBuf> 
 /// Everything that a kernel is made from, as a text.
 fn inputs(source: &Source, patches: &[PathBuf], fragments: &[PathBuf]) -> Result<String> {
     let mut inputs = format!("recipe {RECIPE}\nsource {}\n", source.sha256);
-    for (what, files) in [("patch", patches), ("fragment", fragments)] {
-        for (sum, file) in cache::sha256(files)?.iter().zip(files) {
-            let name = file.file_name().unwrap_or_default();
-            let _ = writeln!(inputs, "{what} {sum} {}", name.to_string_lossy());
+    for patch in patches {
+        // A word in a message, or a test, makes no other kernel.
+        let change = patches::change_of(patch)?;
+        if !change.is_empty() {
+            let _ = writeln!(inputs, "patch {}", cache::sha256_of(&change)?);
         }
+    }
+    for (sum, file) in cache::sha256(fragments)?.iter().zip(fragments) {
+        let name = file.file_name().unwrap_or_default();
+        let _ = writeln!(inputs, "fragment {sum} {}", name.to_string_lossy());
     }
     for tool in ["gcc --version", "ld --version", "pahole --version"] {
         let version = line(tool).read()?;

@@ -39,12 +39,41 @@ pub(super) fn in_folder(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// A patch without what is said above its change.
+/// What no kernel is made from.
+const BESIDE: [&str; 4] = [
+    "Documentation/",
+    "MAINTAINERS",
+    "tools/bpf/bpftool/",
+    "tools/testing/",
+];
+
+/// What a patch changes in a kernel: without what is said above the change, and
+/// without what is beside the kernel.
 pub(super) fn change_of(patch: &Path) -> Result<String> {
     let text =
         fs::read_to_string(patch).with_context(|| format!("cannot read {}", patch.display()))?;
-    let start = text.find("diff --git ").unwrap_or_default();
-    Ok(text[start..].to_owned())
+    Ok(change(&text))
+}
+
+fn change(text: &str) -> String {
+    const FILE: &str = "diff --git a/";
+    let start = match text.starts_with(FILE) {
+        true => 0,
+        false => text
+            .find(&format!("\n{FILE}"))
+            .map_or(text.len(), |at| at + 1),
+    };
+    let mut kept = String::new();
+    let mut keeps = true;
+    for line in text[start..].split_inclusive('\n') {
+        if let Some(name) = line.strip_prefix(FILE) {
+            keeps = !BESIDE.iter().any(|beside| name.starts_with(beside));
+        }
+        if keeps {
+            kept.push_str(line);
+        }
+    }
+    kept
 }
 
 /// The files that a patch changes, makes or removes.
@@ -161,7 +190,7 @@ mod tests {
     use std::fs;
     use std::path::PathBuf;
 
-    use super::{bring_to, touched};
+    use super::{bring_to, change, touched};
 
     const CHANGE: &str =
         "diff --git a/x/one.c b/x/one.c\n--- a/x/one.c\n+++ b/x/one.c\n@@ -1 +1 @@\n-old\n+new\n";
@@ -175,6 +204,16 @@ mod tests {
             Vec::<PathBuf>::new()
         );
         assert_eq!(touched(CHANGE), [PathBuf::from("x/one.c")]);
+    }
+
+    #[test]
+    fn a_change_is_that_of_the_kernel() {
+        let beside = CREATE.replace("x/two.c", "tools/testing/two.c");
+        let text = format!("Subject: [PATCH]\n\ndiff of words\n---\n\n{CHANGE}{beside}{CREATE}");
+        assert_eq!(change(&text), [CHANGE, CREATE].concat());
+        assert_eq!(change(CHANGE), CHANGE);
+        assert_eq!(change(&beside), "");
+        assert_eq!(change("Subject: [PATCH 0/2]\n"), "");
     }
 
     #[test]
