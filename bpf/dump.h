@@ -10,6 +10,11 @@
 #define URING_DUMP_H
 
 typedef struct table table_t;
+/*
+ * Up to 6.12 the tags come last when a table is made: a look at one that was half
+ * made, with the lock held, may be followed by passes with the lock free.
+ */
+#define same_table(a, b) ((a)->nr == (b)->nr && (a)->slots == (b)->slots && (a)->tags == (b)->tags)
 #define owner_of lock_owner
 #define slot_of(it) ((it)->index)
 #define slots_of(it) ((it)->index)

@@ -42,6 +42,8 @@ typedef struct {
 	u32 nr;
 } table_t;
 
+#define same_table(a, b) ((a)->nr == (b)->nr && (a)->slots == (b)->slots)
+
 /*
  * A word of kernel memory, as a plain number. struct rb_node: a kernel type
  * that begins with one.

@@ -6,7 +6,8 @@
  *   record_t                  what there is one of for each slot
  *   STABLE_WORDS              how much of it, as u64, only changes with the table
  *   MAX_SLOTS                 no table is larger
- *   table_t                   where its slots are; `nr` and `slots` tell it from others
+ *   table_t                   where its `nr` slots are
+ *   same_table(a, b)              whether these are one
  *   owner_of(direct, ctx)         who holds the lock of the table, 0 for nobody
  *   open_table(direct, ctx, t)    where the slots are: the status of the walk
  *   rewind(direct, t)             slot 0, as it is now, is to come
@@ -125,7 +126,7 @@ static __always_inline void look_again(const bool direct, struct walk *w)
 	status = open_table(direct, w->ctx, &now);
 	if (owner_of(direct, w->ctx))
 		w->status = WALK_LOCK_HELD;
-	else if (status != w->status || now.nr != w->table.nr || now.slots != w->table.slots ||
+	else if (status != w->status || !same_table(&now, &w->table) ||
 		 context_switches() != w->switches)
 		w->status = WALK_CHANGED;
 }
