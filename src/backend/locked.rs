@@ -8,6 +8,10 @@
 //! ready first, then the owner of the lock is looked at, and only then the
 //! observer may start. One that does not come back in time is left behind with
 //! the maps that its program may still write to.
+//!
+//! Between two walks the program stays where it is: to attach it patches the
+//! kernel's code, to detach it waits for every CPU. It does nothing there, for
+//! the answer of the last walk stands.
 
 use std::ffi::CStr;
 use std::io;
@@ -31,14 +35,22 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 /// What is needed for walks under the lock; made at the first one.
 pub(crate) struct Locked<R> {
-    loaded: Option<(Maps<R>, Programs)>,
+    attached: Option<Attached<R>>,
     capacity: usize,
+}
+
+/// The program at the tracepoint, and its maps.
+struct Attached<R> {
+    // Dropped first: then nobody writes to the maps but an abandoned observer,
+    // whose program keeps them.
+    _link: OwnedFd,
+    maps: Maps<R>,
 }
 
 impl<R: Dumped> Default for Locked<R> {
     fn default() -> Self {
         Self {
-            loaded: None,
+            attached: None,
             capacity: R::ROOM.first,
         }
     }
@@ -54,15 +66,12 @@ impl<R: Dumped> Locked<R> {
     ) -> Result<usize> {
         let start = Instant::now();
         let ring = copy_descriptor(walker)?;
-        let (maps, programs) = match &mut self.loaded {
-            Some(loaded) => loaded,
-            None => self.loaded.insert(load(self.capacity)?),
+        // Put back by a walk that has ended, so that no later call of somebody
+        // else can be taken for that of its observer.
+        let mut attached = match self.attached.take() {
+            Some(attached) => attached,
+            None => attach(self.capacity)?,
         };
-        let link = programs
-            .object
-            .program_fd(PROGRAM)
-            .and_then(bpf::link_tracepoint)
-            .map_err(|e| not_permitted("attach to the tracepoint io_uring_register", e))?;
         let observer = new_observer(&ring)?;
 
         let name = walker.address().name();
@@ -80,52 +89,49 @@ impl<R: Dumped> Locked<R> {
                 break look;
             }
             if start.elapsed().saturating_add(PAUSE) > limit {
+                self.attached = Some(attached);
                 return Err(contended(Contention::LockHeld(owner(&look)), attempts));
             }
             std::thread::sleep(PAUSE);
         };
+        let maps = &mut attached.maps;
         maps.ask(request(walker.address(), which, &observer, &look))?;
         let left = limit.saturating_sub(start.elapsed()).max(PAUSE);
-        let ended = observer.run(left);
-        drop(link);
-        match ended {
+        match observer.run(left) {
             Ok(Outcome::Returned(errno)) => {
                 let reply = maps.answer()?;
                 match maps::room_for::<R>(reply.nr_slots as usize) {
                     Some(capacity) if reply.status() == Some(Status::TooMany) => {
-                        (self.loaded, self.capacity) = (None, capacity);
+                        self.capacity = capacity;
                         self.walk(walker, limit.saturating_sub(start.elapsed()), which)
                     }
-                    _ => judge::<R>(walker.address(), which, &reply, errno)?
-                        .map_err(|why| contended(why, attempts)),
+                    _ => {
+                        let judged = judge::<R>(walker.address(), which, &reply, errno)?;
+                        self.attached = Some(attached);
+                        judged.map_err(|why| contended(why, attempts))
+                    }
                 }
             }
             // A program may still be on its way to write.
-            Ok(Outcome::TimedOut) => {
-                self.loaded = None;
-                Err(contended(Contention::LockTimeout, attempts))
-            }
+            Ok(Outcome::TimedOut) => Err(contended(Contention::LockTimeout, attempts)),
             Ok(Outcome::Killed) => Err(Error::os(
                 "wait for the observer",
                 io::Error::other("something killed it"),
             )),
-            Err(e) => {
-                self.loaded = None;
-                Err(Error::os("start the observer", e))
-            }
+            Err(e) => Err(Error::os("start the observer", e)),
         }
     }
 
     /// The records of the last walk.
     pub(crate) fn records(&self, nr: usize) -> Result<&[R]> {
-        match &self.loaded {
-            Some((maps, _)) => maps.records(nr),
+        match &self.attached {
+            Some(attached) => attached.maps.records(nr),
             None => Err(Error::malformed("the walk", "no records")),
         }
     }
 }
 
-fn load<R: Dumped>(capacity: usize) -> Result<(Maps<R>, Programs)> {
+fn attach<R: Dumped>(capacity: usize) -> Result<Attached<R>> {
     let programs =
         Programs::load_only(|| maps::open::<R>(capacity), &[PROGRAM]).map_err(|e| match e {
             NotOpened::Failed(error) => error,
@@ -133,7 +139,14 @@ fn load<R: Dumped>(capacity: usize) -> Result<(Maps<R>, Programs)> {
                 unsupported(format!("{reason}; it takes Linux 6.13 or later"))
             }
         })?;
-    Ok((Maps::of(&programs.object, capacity)?, programs))
+    let object = &programs.object;
+    // Mapped before it is attached: what stands in them then asks for nothing.
+    let maps = Maps::of(object, capacity)?;
+    let link = object
+        .program_fd(PROGRAM)
+        .and_then(bpf::link_tracepoint)
+        .map_err(|e| not_permitted("attach to the tracepoint io_uring_register", e))?;
+    Ok(Attached { _link: link, maps })
 }
 
 fn request(address: &Address, which: u64, observer: &Observer, look: &WalkReply) -> WalkRequest {

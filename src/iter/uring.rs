@@ -254,8 +254,9 @@ impl<R: Dumped> UringIter<R> {
     /// so long it keeps the ring's descriptor open, no other, and the memory of
     /// this process in use, also when this process ends.
     ///
-    /// While it runs, a small program runs at each io_uring_register(2) of the
-    /// machine.
+    /// From the first such read until the iterator is dropped, a small program runs
+    /// at each io_uring_register(2) of the machine, and does nothing but at the
+    /// child's: to attach it anew takes longer than all the rest of a read.
     ///
     /// # Errors
     ///

@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// The values of a `BPF_F_MMAPABLE` array map that lie one after the other.
 ///
-/// The map must belong to the engine alone: not pinned, its programs run only
+/// The map must belong to the engine alone: not pinned, its programs write only
 /// inside calls that take the engine by `&mut`. Then the memory cannot change
 /// while a slice is lent. A forked child does not get the mapping, so that it
 /// cannot change what its parent has lent: there every call is refused.
