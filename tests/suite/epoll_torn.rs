@@ -14,7 +14,7 @@ use uring_testkit::epoll_lines;
 
 use super::native;
 use super::results::skip;
-use super::torn::{pin, two_cpus, ALONE};
+use super::torn::{pace, pin, two_cpus, ALONE};
 use super::{done, Outcome};
 
 trials![
@@ -31,7 +31,7 @@ const STRESS: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(40);
 /// Items between the two that change: what a look takes is their time.
 const BETWEEN: usize = 200;
-/// Between two changes, so that a reader without the lock has a chance.
+/// Between two changes at least, so that a reader without the lock has a chance.
 const REST: Duration = Duration::from_micros(150);
 /// Torn views that would have been accepted without the check.
 const WOULD_BE: u64 = 5;
@@ -56,6 +56,8 @@ struct Subject {
     _between: Vec<OwnedFd>,
     /// How many changes have begun.
     changes: AtomicU64,
+    /// Nanoseconds between two changes.
+    rest: AtomicU64,
 }
 
 impl Subject {
@@ -80,6 +82,16 @@ impl Subject {
             last: take(lines[last].fd),
             _between: files,
             changes: AtomicU64::new(0),
+            rest: AtomicU64::new(REST.as_nanos() as u64),
+        }
+    }
+
+    /// Without sleep, which would take longer.
+    fn rest(&self) {
+        let rest = Duration::from_nanos(self.rest.load(Ordering::Relaxed));
+        let start = Instant::now();
+        while start.elapsed() < rest {
+            std::hint::spin_loop();
         }
     }
 
@@ -101,7 +113,7 @@ impl Subject {
                     .or_else(|_| epoll::modify(&self.set, to, data, EventFlags::IN))
                     .expect("add");
                 epoll::modify(&self.set, &self.middle, data, EventFlags::IN).expect("modify");
-                rest();
+                self.rest();
                 epoll::delete(&self.set, from).expect("delete");
             }
         }
@@ -130,14 +142,6 @@ impl Subject {
                 newest < middle || newest - middle > behind
             }
         }
-    }
-}
-
-/// Without sleep, which would take longer.
-fn rest() {
-    let start = Instant::now();
-    while start.elapsed() < REST {
-        std::hint::spin_loop();
     }
 }
 
@@ -206,7 +210,7 @@ fn check(backend: Backend, change: Change) -> Outcome {
             while !stop.load(Ordering::Relaxed) {
                 let number = subject.changes.fetch_add(1, Ordering::Relaxed) + 1;
                 subject.change(change, number);
-                rest();
+                subject.rest();
             }
         });
         let body = || {
@@ -225,6 +229,15 @@ fn check(backend: Backend, change: Change) -> Outcome {
 }
 
 fn prove(subject: &Subject, backend: Backend, change: Change) {
+    if backend == Backend::TaskFile {
+        let options = EpollIter::options().backend(backend);
+        let mut iter = options.attach(subject.set.as_fd()).expect("attach");
+        let rest = pace(|| {
+            let _one_of_many = iter.snapshot_raw().expect("look");
+        });
+        let rest = rest.max(REST).as_nanos() as u64;
+        subject.rest.store(rest, Ordering::Relaxed);
+    }
     // The check taken out. Only TaskFile has such a look.
     let tears = |raw: &Tally| raw.torn > 0;
     let raw = stress(subject, change, Backend::TaskFile, true, tears);

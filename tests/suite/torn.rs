@@ -29,7 +29,8 @@ const RAW: Duration = Duration::from_secs(1);
 /// On a busy machine it goes on until it proves something, but not for ever.
 const LONGEST: Duration = Duration::from_secs(90);
 const FLIPS: u64 = 50;
-/// Between two changes, so that a reader that only tries the lock may have it.
+/// Between two changes at least, so that a reader that only tries the lock may
+/// have it.
 const REST: Duration = Duration::from_micros(40);
 
 /// One stress at a time, for there may be no more than two CPUs: a reader and a
@@ -162,7 +163,31 @@ fn check(way: Way, how: Flap) -> Outcome {
     }
 }
 
+/// How long to rest between two changes when looks take so long without their check.
+/// One with the check takes twice as long, and is to be met by a change now and then,
+/// not always.
+pub(super) fn pace(mut look: impl FnMut()) -> Duration {
+    let mut took: Vec<Duration> = (0..31)
+        .map(|_| {
+            let start = Instant::now();
+            look();
+            start.elapsed()
+        })
+        .collect();
+    took.sort();
+    4 * took[took.len() / 2]
+}
+
 fn prove(flapper: &Flapper, way: Way, how: Flap) {
+    if way == Way::TaskFile {
+        let mut iter = way.options().attach(flapper).expect("attach");
+        let rest = pace(|| {
+            // Of memory that is freed there may be no record at all.
+            let _one_of_many = iter.snapshot_raw();
+        });
+        println!("torn: {way:?}, {how:?}: rests for {rest:?}");
+        flapper.rest(rest.max(REST));
+    }
     // The check taken out. Fdinfo has no raw look: TaskFile's stands in.
     // More than one, to know how often.
     let torn = |raw: &Tally| raw.count(View::Torn) > 4;
