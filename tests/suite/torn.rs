@@ -24,6 +24,8 @@ trials![
 ];
 
 const STRESS: Duration = Duration::from_secs(4);
+/// To learn how long a change takes.
+const PACED: Duration = Duration::from_millis(300);
 /// To learn how often it would tear.
 const RAW: Duration = Duration::from_secs(1);
 /// On a busy machine it goes on until it proves something, but not for ever.
@@ -185,8 +187,15 @@ fn prove(flapper: &Flapper, way: Way, how: Flap) {
             // Of memory that is freed there may be no record at all.
             let _one_of_many = iter.snapshot_raw();
         });
-        println!("torn: {way:?}, {how:?}: rests for {rest:?}");
-        flapper.rest(rest.max(REST));
+        let rest = rest.max(REST);
+        flapper.rest(rest);
+        // As long as a change takes, too: up to 6.12 an unregister waits for RCU.
+        let flips = flapper.flips();
+        thread::sleep(PACED);
+        let flips = u32::try_from(flapper.flips() - flips).expect("not as many");
+        let change = (PACED / flips.max(1)).saturating_sub(rest);
+        println!("torn: {way:?}, {how:?}: {change:?} for a change, {rest:?} for four looks");
+        flapper.rest(rest.max(change));
     }
     // The check taken out. Fdinfo has no raw look: TaskFile's stands in.
     // More than one, to know how often.
