@@ -81,7 +81,11 @@ fn huge_pages() -> Outcome {
         let args = format!("--huge --bufs 1 --len {len} --offset {offset}");
         let load = match Workload::spawn(args.split_whitespace()) {
             Ok(load) => load,
-            Err(e) => return skip(format!("huge pages were there and are not any more: {e}")),
+            Err(e) => {
+                let free = ensure_huge_pages(WANTED).unwrap_or(0);
+                assert!(free < WANTED, "{free} huge pages are free, and yet: {e}");
+                return skip(format!("huge pages were there and are not any more: {e}"));
+            }
         };
         let report = &load.report().rings[0];
         for way in Way::all() {
