@@ -3,6 +3,8 @@
 //! A backend is the only part that knows how the kernel was asked; what it
 //! gives are records.
 
+#[cfg(feature = "bpf")]
+pub(crate) mod btf;
 pub(crate) mod fdinfo;
 #[cfg(feature = "bpf")]
 pub(crate) mod files;

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 
+use crate::backend::btf;
 use crate::backend::files::Paths;
 use crate::backend::maps::{self, Maps};
 use crate::backend::program::{Forms, Programs};
@@ -170,7 +171,7 @@ pub(crate) fn run_session(
 fn require<R: Dumped>() -> Result<(), NotOpened> {
     check_bpf().map_err(NotOpened::Refused)?;
     let target = R::TARGET.to_str().unwrap_or("?");
-    match bpf::has_target(R::TARGET) {
+    match btf::has_target(R::TARGET) {
         Ok(true) => Ok(()),
         Ok(false) => Err(NotOpened::Refused(Reason::MissingTarget(target))),
         Err(e) => Err(NotOpened::Failed(Error::os("read the kernel's BTF", e))),

@@ -21,6 +21,9 @@ pub(crate) struct Forms {
 /// Set once a kernel has refused the direct form: it will do so again.
 pub(super) static COMPAT: AtomicBool = AtomicBool::new(false);
 
+/// Cleared once that way has failed where the other one has not.
+pub(super) static FAST: AtomicBool = AtomicBool::new(true);
+
 /// An object with some programs of it, loaded.
 pub(crate) struct Programs {
     pub(crate) object: Object,
@@ -58,11 +61,22 @@ impl Programs {
         prepare: &impl Fn() -> io::Result<Object>,
         names: &'static [&'static CStr],
     ) -> Result<Self, LoadError> {
-        let mut object = prepare().map_err(|source| LoadError {
-            source,
-            log: String::new(),
-        })?;
+        let open = || {
+            prepare().map_err(|source| LoadError {
+                source,
+                log: String::new(),
+            })
+        };
+        if FAST.load(Ordering::Relaxed) {
+            let mut object = open()?;
+            if object.load_fast(names).is_ok() {
+                return Ok(Self { object, names });
+            }
+        }
+        let mut object = open()?;
         object.load(names)?;
+        // What failed was not the program.
+        FAST.store(false, Ordering::Relaxed);
         Ok(Self { object, names })
     }
 

@@ -20,13 +20,13 @@ mod tests {
     use uring_testkit::{BufSpec, EpollSet, RingBuilder};
 
     use super::{Finder, Walker};
+    use crate::backend::btf;
     use crate::backend::native::Native;
-    use crate::backend::program::COMPAT;
+    use crate::backend::program::{COMPAT, FAST};
     use crate::backend::select::NotOpened;
     use crate::iter::Address;
     use crate::record::wire::Mode;
     use crate::record::{Dumped, EpollItem, RegisteredBuf, RegisteredFile, Segment};
-    use crate::sys::bpf;
 
     fn opened<T>(result: Result<T, NotOpened>) -> T {
         match result {
@@ -41,7 +41,7 @@ mod tests {
         let mut walker = opened(Walker::<R>::open(address.clone()));
         let nr = walker.walk(Mode::Verified, which).unwrap().unwrap();
         let records = walker.records(nr).unwrap().to_vec();
-        if bpf::has_target(R::TARGET).unwrap() {
+        if btf::has_target(R::TARGET).unwrap() {
             let mut native = opened(Native::<R>::open(address.clone()));
             let (nr, _) = native.read(which).unwrap().unwrap();
             assert_eq!(native.records(nr).unwrap(), records);
@@ -108,8 +108,14 @@ mod tests {
         COMPAT.store(true, Ordering::Relaxed);
         let compat = (look(&address), items(&set));
         COMPAT.store(false, Ordering::Relaxed);
-
         assert_eq!(direct, compat);
+
+        assert!(FAST.load(Ordering::Relaxed), "loaders should work here");
+        FAST.store(false, Ordering::Relaxed);
+        let by_libbpf = (look(&address), items(&set));
+        FAST.store(true, Ordering::Relaxed);
+        assert_eq!(direct, by_libbpf);
+
         let (direct, items) = direct;
         assert_eq!((direct.bufs.len(), direct.files.len()), (100, 1));
         assert_eq!(direct.bufs[40].tag(), Some(9));
