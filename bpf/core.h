@@ -38,10 +38,6 @@ enum { BPF_F_MMAPABLE = 1 << 10 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-struct list_head {
-	struct list_head *next, *prev;
-};
-
 typedef struct {
 	int counter;
 } atomic_t;
@@ -167,6 +163,14 @@ struct rt_mutex_base {
 /* CONFIG_PREEMPT_RT, include/linux/mutex_types.h. */
 struct mutex___rt {
 	struct rt_mutex_base rtmutex;
+};
+
+struct io_ring_ctx___rt {
+	struct mutex___rt uring_lock;
+};
+
+struct eventpoll___rt {
+	struct mutex___rt mtx;
 };
 
 struct user_struct {

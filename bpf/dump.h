@@ -94,7 +94,7 @@ static __always_inline void walk_mapped(struct task_struct *task)
 
 	bpf_iter_task_vma_new(&it, task, 0);
 	while (!ctx && (vma = bpf_iter_task_vma_next(&it)))
-		ctx = wanted_ring(true, (u64)vma->vm_file);
+		ctx = wanted_ring(true, file_of(vma));
 	if (ctx)
 		walk_ring(true, ctx);
 	bpf_iter_task_vma_destroy(&it);

@@ -110,7 +110,7 @@ static __always_inline u64 next_item(const bool direct, u64 node)
 
 static __always_inline u64 owner_of(const bool direct, u64 ep)
 {
-	return mutex_owner(direct, ep + bpf_core_field_offset(struct eventpoll, mtx));
+	return mutex_owner(direct, struct eventpoll, ep, mtx);
 }
 
 /*

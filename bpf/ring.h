@@ -34,9 +34,9 @@ static __always_inline u64 pointer_at(const bool direct, u64 array, u64 i)
 {
 	u64 p = 0;
 
-	/* struct list_head: a kernel type that begins with a pointer. */
+	/* struct rb_root: a kernel type that begins with a pointer. */
 	if (direct)
-		return (u64)CAST(struct list_head, (void *)(array + i * sizeof(p)))->next;
+		return (u64)CAST(struct rb_root, (void *)(array + i * sizeof(p)))->rb_node;
 	bpf_probe_read_kernel(&p, sizeof(p), (void *)(array + i * sizeof(p)));
 	return p;
 }
@@ -97,9 +97,12 @@ static __always_inline u64 ring_of(u64 file)
 
 /*
  * The number of a task in the pid namespace of the reader. The iterators only
- * show tasks that have one.
+ * show tasks that have one. In one place: of struct pid and struct pid_namespace
+ * the kernel remembers only the one that it has met last when a loader asks for it
+ * (hash_cands(), kernel/bpf/btf.c), and looks through all types for the other.
  */
-static __always_inline u32 pid_nr_at(struct task_struct *task, u32 level, u32 *ns_inode)
+static __noinline __attribute__((unused)) u32 pid_nr_at(struct task_struct *task, u32 level,
+							u32 *ns_inode)
 {
 	struct pid *pid = BPF_CORE_READ(task, thread_pid);
 	struct upid up = {};
@@ -127,20 +130,19 @@ static __always_inline u32 reader_level(void)
 }
 
 /*
- * Who holds a mutex, 0 for nobody. The low bits of mutex.owner are flags
- * (kernel/locking/mutex.h); of an rt_mutex one is (kernel/locking/rtmutex.c).
+ * Who holds the mutex `member` of a structure, 0 for nobody. The low bits of
+ * mutex.owner are flags (kernel/locking/mutex.h); of an rt_mutex one is
+ * (kernel/locking/rtmutex.c).
  */
-static __always_inline u64 mutex_owner(const bool direct, u64 mutex)
-{
-	if (bpf_core_field_exists(struct mutex, owner))
-		return LOAD(direct, struct mutex, mutex, owner.counter) & ~7ULL;
-	return (u64)LOAD(direct, struct mutex___rt, mutex, rtmutex.owner) & ~1ULL;
-}
+#define mutex_owner(direct, type, ptr, member)                               \
+	(bpf_core_field_exists(type, member.owner)                           \
+		 ? LOAD((direct), type, (ptr), member.owner.counter) & ~7ULL \
+		 : (u64)LOAD((direct), type##___rt, (ptr), member.rtmutex.owner) & ~1ULL)
 
 /* Who holds uring_lock. */
 static __always_inline u64 lock_owner(const bool direct, u64 ctx)
 {
-	return mutex_owner(direct, ctx + bpf_core_field_offset(struct io_ring_ctx, uring_lock));
+	return mutex_owner(direct, struct io_ring_ctx, ctx, uring_lock);
 }
 
 /* Where the registered buffers of a ring are. */
@@ -206,12 +208,15 @@ static __always_inline void load_file_table(const bool direct, u64 ctx, struct t
 	}
 }
 
+/* What load_table() asks of struct io_ring_ctx; see pid_nr_at() for why not that. */
+#define HAS_NODES bpf_core_field_exists(struct io_rsrc_node___v613, file_ptr)
+
 /* The file in slot i, 0 for an empty slot. The low bits are flags (FFS_MASK). */
 static __always_inline u64 file_at(const bool direct, const struct table *t, u64 i)
 {
 	u64 node;
 
-	if (!bpf_core_field_exists(struct io_ring_ctx___v613, buf_table))
+	if (!HAS_NODES)
 		return number_at(direct, t->slots, i) & ~7ULL;
 	node = pointer_at(direct, t->slots, i);
 	return node ? LOAD(direct, struct io_rsrc_node___v613, node, file_ptr) & ~7ULL : 0;
@@ -224,7 +229,7 @@ static __always_inline u64 buf_at(const bool direct, const struct table *t, u64 
 
 	if (!slot)
 		return 0;
-	if (bpf_core_field_exists(struct io_ring_ctx___v613, buf_table))
+	if (HAS_NODES)
 		return (u64)LOAD(direct, struct io_rsrc_node___v613, slot, buf);
 	/* dummy_ubuf, io_uring/rsrc.c, up to 6.12 */
 	return LOAD(direct, struct io_mapped_ubuf, slot, ubuf) == ~0ULL ? 0 : slot;
@@ -236,7 +241,7 @@ static __always_inline u64 tag_at(const bool direct, const struct table *t, u64 
 	/* IO_RSRC_TAG_TABLE_SHIFT, io_uring/rsrc.h: pages of u64, up to 6.12 */
 	u64 shift = page_shift - 3, at;
 
-	if (bpf_core_field_exists(struct io_ring_ctx___v613, buf_table)) {
+	if (HAS_NODES) {
 		at = pointer_at(direct, t->slots, i);
 		return LOAD(direct, struct io_rsrc_node___v613, at, tag);
 	}

@@ -280,7 +280,7 @@ static __always_inline void sight_mapped(struct task_struct *task)
 	if (error && error != -ENOENT)
 		next_sighting(task, VIA_UNSEEN, -1);
 	while ((vma = bpf_iter_task_vma_next(&it)))
-		sight(true, task, (u64)vma->vm_file, VIA_MAPPING, -1);
+		sight(true, task, file_of(vma), VIA_MAPPING, -1);
 	bpf_iter_task_vma_destroy(&it);
 }
 

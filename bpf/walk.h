@@ -72,4 +72,14 @@ extern int bpf_iter_task_vma_new(struct bpf_iter_task_vma *it, struct task_struc
 extern struct vm_area_struct *bpf_iter_task_vma_next(struct bpf_iter_task_vma *it) __ksym __weak;
 extern void bpf_iter_task_vma_destroy(struct bpf_iter_task_vma *it) __ksym __weak;
 
+/*
+ * The file of a mapping, as a number. Not by a pointer that the verifier trusts:
+ * for each pointer that is read by one of those it looks for four names among all
+ * types, a millisecond's work, on each path to it.
+ */
+static __always_inline u64 file_of(struct vm_area_struct *vma)
+{
+	return (u64)LOAD(true, struct vm_area_struct, vma, vm_file);
+}
+
 #endif
