@@ -52,7 +52,9 @@ static __always_inline void add_slot(const bool direct, struct sum *s, u64 i)
 	s->filled++;
 	if (!(r.flags & BUF_KERNEL))
 		s->pages += touched_pages(&r);
-	s->acct_pages += r.acct_pages;
+	/* Else a constant, by which the verifier would count the rounds. */
+	if (bpf_core_field_exists(struct io_mapped_ubuf___later, acct_pages))
+		s->acct_pages += r.acct_pages;
 }
 
 static __always_inline bool sum_begins(const bool direct, struct sum *s)

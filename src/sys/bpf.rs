@@ -450,9 +450,13 @@ mod tests {
     /// Else each start would take twice as long, and nothing would tell.
     #[test]
     fn loaders_of_this_libbpf_are_known() {
+        let program = match crate::kernel::at_least(6, 9) {
+            true => c"dump_file",
+            false => c"dump_file_compat",
+        };
         let mut object = Object::open(bufs_object()).unwrap();
-        object.load_fast(&[c"dump_file"]).unwrap();
-        object.program_fd(c"dump_file").unwrap();
+        object.load_fast(&[program]).unwrap();
+        object.program_fd(program).unwrap();
         object.program_fd(c"dump_task").unwrap_err();
         object.map_fd(c".bss.request").unwrap();
         object.map_fd(c".bss.no").unwrap_err();
