@@ -38,13 +38,21 @@ pub(crate) fn target_dir() -> Result<PathBuf> {
 
 /// The program of the library's tests of this name, compiled, as cargo names it.
 pub(crate) fn test_program(name: &str) -> Result<PathBuf> {
-    let said = line("cargo test --no-run --message-format=json --test")
-        .arg(name)
-        .read()?;
+    let said = line("cargo test --no-run --message-format=json --test").arg(name);
+    program_in(&said.read()?, name, "test")
+}
+
+/// The program of the library's unit tests, built.
+pub(crate) fn unit_tests() -> Result<PathBuf> {
+    let said = line("cargo test --no-run --message-format=json --lib");
+    program_in(&said.read()?, &LIBRARY.replace('-', "_"), "lib")
+}
+
+fn program_in(said: &str, name: &str, kind: &str) -> Result<PathBuf> {
     let messages = said.lines().map(serde_json::from_str::<Value>);
     let found = messages.filter_map(Result::ok).find_map(|message| {
         let target = &message["target"];
-        let it = target["name"] == name && target["kind"][0] == "test";
+        let it = target["name"] == name && target["kind"][0] == kind;
         it.then(|| message["executable"].as_str().map(PathBuf::from))?
     });
     found.with_context(|| format!("cargo names no program of the tests {name:?}"))

@@ -187,6 +187,11 @@ fn suite(log: &Log, series: &str, machine: Machine) -> Result<Outcome> {
         .env("URING_SUITE_STRESS", machine.stress.to_string())
         // Whose file and line cost seconds each: the guest reads them slowly.
         .env("RUST_BACKTRACE", "0");
+    if machine.filter.is_none() {
+        log.say("both forms of the programs, and both ways to load them:")?;
+        let boot = cmd([xtask()?]).args(["vm", "--kernel", series]);
+        log.run(boot.arg("--").arg(workspace::unit_tests()?))?;
+    }
     log.run(boot)?;
     let results = results::of(&name)?.context("the suite wrote no results")?;
     skips::compare(&results, &name, machine.filter)?;
