@@ -8,6 +8,8 @@
 #[cfg(feature = "bpf")]
 pub(crate) mod bpf;
 #[cfg(feature = "bpf")]
+mod fork;
+#[cfg(feature = "bpf")]
 mod loader;
 #[cfg(feature = "bpf")]
 pub(crate) mod observer;

@@ -8,6 +8,8 @@ use std::ptr::{self, NonNull};
 use rustix::mm::{madvise, mmap, munmap, Advice, MapFlags, ProtFlags};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::fork;
+
 /// The values of a `BPF_F_MMAPABLE` array map that lie one after the other.
 ///
 /// The map must belong to the engine alone: not pinned, its programs write only
@@ -17,8 +19,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 pub(crate) struct Shared<T> {
     start: NonNull<T>,
     len: usize,
-    /// The process that has the mapping.
-    process: u32,
+    /// Of the process that has the mapping.
+    generation: u64,
     // `T` is plain data without interior mutability.
     _values: PhantomData<T>,
 }
@@ -50,7 +52,7 @@ impl<T: FromBytes + IntoBytes + Immutable> Shared<T> {
         let shared = Self {
             start: NonNull::new(start.cast()).ok_or(io::ErrorKind::InvalidData)?,
             len,
-            process: std::process::id(),
+            generation: fork::generation()?,
             _values: PhantomData,
         };
         // SAFETY: our own mapping, whole; a child of fork(2) goes without it.
@@ -62,10 +64,6 @@ impl<T: FromBytes + IntoBytes + Immutable> Shared<T> {
         len.checked_mul(size_of::<T>())
             .filter(|&bytes| bytes > 0 && bytes <= isize::MAX as usize)
             .ok_or_else(|| io::ErrorKind::InvalidInput.into())
-    }
-
-    fn is_ours(&self) -> bool {
-        self.process == std::process::id()
     }
 
     /// The first `len` values, `None` if there are fewer.
@@ -113,10 +111,16 @@ impl<T: FromBytes + IntoBytes + Immutable> Shared<T> {
     }
 }
 
+impl<T> Shared<T> {
+    fn is_ours(&self) -> bool {
+        fork::generation().is_ok_and(|now| now == self.generation)
+    }
+}
+
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
         // In a forked child something else may be there by now.
-        if self.process != std::process::id() {
+        if !self.is_ours() {
             return;
         }
         // SAFETY: the range is the one that `map` was given, and every borrow

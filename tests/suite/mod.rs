@@ -76,6 +76,7 @@ mod tables;
 mod torn;
 mod types;
 mod unprivileged;
+mod warm;
 
 /// Which other trials may run at the same time.
 #[derive(Clone, Copy)]
@@ -123,6 +124,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         examples_epoll::trials(),
         examples_exit::trials(),
         types::trials(),
+        warm::trials(),
     ]
     .into_iter()
     .flatten()

@@ -182,9 +182,17 @@ pub(crate) const VM: &[Need] = &[
 ];
 
 /// For the integration tests.
-pub(crate) const SUITE: &[Need] = &[Need {
-    package: "util-linux",
-    why: "unshare, setpriv: namespaces and users for the tests",
-    elsewhere: "util-linux (Fedora, Arch)",
-    present: || line("unshare --version").succeeds() && line("setpriv --version").succeeds(),
-}];
+pub(crate) const SUITE: &[Need] = &[
+    Need {
+        package: "util-linux",
+        why: "unshare, setpriv: namespaces and users for the tests",
+        elsewhere: "util-linux (Fedora, Arch)",
+        present: || line("unshare --version").succeeds() && line("setpriv --version").succeeds(),
+    },
+    Need {
+        package: "strace",
+        why: "the system calls of a snapshot, for a test to count",
+        elsewhere: "strace (Fedora, Arch)",
+        present: || line("strace -V").succeeds(),
+    },
+];

@@ -1,0 +1,141 @@
+//! What a snapshot costs once everything is warm, counted and not timed: memory
+//! that is allocated, and calls of the kernel.
+
+use std::hint::black_box;
+use std::os::fd::AsFd;
+
+use allocation_counter::measure;
+use rustix::event::{eventfd, EventfdFlags};
+use uring_bpf_iter::{Backend, BufPages, EpollIter, UringBufIter, UringFileIter};
+use uring_testkit::{page_size, BufSpec, EpollSet, RingBuilder};
+
+use super::inner::DONE;
+use super::oracle::has_native;
+use super::{done, run, Outcome};
+
+trials![nothing_is_allocated_and_four_calls_are_enough];
+
+/// Of each table.
+const ITEMS: usize = 1000;
+const SNAPSHOTS: usize = 5;
+/// An iterator is begun, read to its end and closed. In a debug build Rust asks
+/// whether what it closes is open.
+const CALLS: usize = 4;
+/// With the question whether page frame numbers may still be shown.
+const CALLS_FOR_PAGES: usize = 8;
+/// The call that stands before and after what is counted.
+const MARK: &str = "getppid(";
+
+/// In a process of its own, whose calls strace lists.
+fn nothing_is_allocated_and_four_calls_are_enough() -> Outcome {
+    let dir = std::env::temp_dir().join(format!("uring-warm-{}", std::process::id()));
+    let list = dir.display().to_string();
+    let me = run::again("warm");
+    let mut strace = std::process::Command::new("strace");
+    strace.args(["-qq", "-o", &list]).arg(me.get_program());
+    for (name, value) in me.get_envs() {
+        strace.env(name, value.expect("none is removed"));
+    }
+    let output = run::output(&mut strace);
+    let calls = std::fs::read_to_string(&list);
+    let _ = std::fs::remove_file(&list);
+    assert!(
+        output.status.success() && output.stdout.contains(DONE),
+        "{}\n{}\n{}",
+        output.status,
+        output.stdout,
+        output.stderr
+    );
+    let names: Vec<&str> = output.stdout.lines().filter(|line| *line != DONE).collect();
+    let calls = calls?;
+    // What comes before the first mark and after the last one is not counted,
+    // and every other part is what a snapshot does not do.
+    let parts: Vec<Vec<&str>> = (calls.split(MARK))
+        .map(|part| part.lines().skip(1).collect())
+        .collect();
+    assert_eq!(parts.len(), 2 * SNAPSHOTS * names.len() + 1, "{calls}");
+    for (name, parts) in names.iter().zip(parts[1..].chunks(2 * SNAPSHOTS)) {
+        let most = match name.starts_with("pages") {
+            true => CALLS_FOR_PAGES,
+            false => CALLS,
+        };
+        for part in parts.iter().step_by(2) {
+            assert!(part.len() <= most, "{name}: {part:#?}");
+            assert!(
+                part.iter().any(|call| call.starts_with("read(")),
+                "{name}: nothing was read: {part:#?}"
+            );
+        }
+        println!("warm: {name}: {} calls", parts[0].len());
+    }
+    done()
+}
+
+/// Five snapshots of each kind by each backend, with a line for each kind.
+pub(super) fn inside() {
+    let bufs = vec![BufSpec::new(page_size()); ITEMS];
+    let mut ring = RingBuilder::new(8).build().expect("ring");
+    ring.register(&bufs).expect("register buffers");
+    let event = eventfd(0, EventfdFlags::CLOEXEC).expect("eventfd");
+    ring.register_files(&vec![event.as_fd(); ITEMS])
+        .expect("register files");
+    let mut set = EpollSet::new().expect("epoll");
+    for data in 0..ITEMS as u64 {
+        let event = eventfd(0, EventfdFlags::CLOEXEC).expect("eventfd");
+        set.keep(event, 1, data).expect("add");
+    }
+    let backends = match has_native() {
+        true => vec![Backend::TaskFile, Backend::Native],
+        false => vec![Backend::TaskFile],
+    };
+    for backend in backends {
+        let mut iter = UringBufIter::options()
+            .backend(backend)
+            .attach(&ring)
+            .expect("attach");
+        count(&format!("buffers, {backend}"), || {
+            iter.snapshot().expect("snapshot").len()
+        });
+        let mut pages = BufPages::options()
+            .backend(backend)
+            .attach(&ring)
+            .expect("attach");
+        count(&format!("pages, {backend}"), || {
+            ITEMS - 1 + pages.segments(3).expect("pages").len()
+        });
+        let mut iter = UringFileIter::options()
+            .backend(backend)
+            .attach(&ring)
+            .expect("attach");
+        count(&format!("files, {backend}"), || {
+            iter.snapshot().expect("snapshot").len()
+        });
+        let mut iter = EpollIter::options()
+            .backend(backend)
+            .attach(set.as_fd())
+            .expect("attach");
+        count(&format!("items, {backend}"), || {
+            iter.snapshot().expect("snapshot").len()
+        });
+    }
+}
+
+fn count(name: &str, mut snapshot: impl FnMut() -> usize) {
+    // The second one has the room that the first one found missing.
+    for _ in 0..2 {
+        assert_eq!(snapshot(), ITEMS, "{name}");
+    }
+    println!("{name}");
+    for _ in 0..SNAPSHOTS {
+        mark();
+        let allocated = measure(|| {
+            black_box(snapshot());
+        });
+        mark();
+        assert_eq!(allocated.count_total, 0, "{name}: {allocated:?}");
+    }
+}
+
+fn mark() {
+    black_box(rustix::process::getppid());
+}
