@@ -26,6 +26,7 @@ pub(crate) fn run(mode: &str) -> ExitCode {
         "epoll-set" => super::epoll::inside(),
         "ring-of-a-thread" => super::finding::inside_ring_of_a_thread(),
         "few-descriptors" => super::errors::inside_few_descriptors(),
+        "instructions" => super::instructions::inside(),
         "namespace" => super::namespaces::inside(),
         "segments-of-much" => super::pages::inside_much(),
         "segments-of-huge-pages" => super::pages::inside_huge_pages(),

@@ -53,6 +53,7 @@ mod fakes;
 mod files;
 mod finding;
 mod holders;
+mod instructions;
 mod kernel_bufs;
 mod long_hold;
 mod memory;

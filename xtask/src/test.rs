@@ -218,7 +218,13 @@ mod tests {
 
     #[test]
     fn which_kernels_are_tested() {
-        let ours = ["kernels", "vm-harness", "vm-plain", "vm-debug"];
+        let ours = [
+            "kernels",
+            "vm-harness",
+            "vm-instructions",
+            "vm-plain",
+            "vm-debug",
+        ];
         let one = ["kernels-6.1", "vm-plain-6.1", "vm-debug-6.1"];
         let other = ["kernels-7.2", "vm-plain-7.2", "vm-debug-7.2"];
         let of = |kernels: &[&str]| Choice {

@@ -39,6 +39,9 @@ pub(crate) struct Vm {
     /// Seconds for boot and command [default: 900]
     #[arg(long, value_name = "SECONDS")]
     limit: Option<u32>,
+    /// A clock that counts instructions, a nanosecond each: one processor, emulated.
+    #[arg(long, conflicts_with = "cpus")]
+    icount: bool,
     /// One word: a script for the shell. More words: a program and its arguments.
     #[arg(last = true, required = true)]
     command: Vec<String>,
@@ -62,6 +65,7 @@ impl Vm {
             cpus: None,
             memory,
             limit: Some(limit),
+            icount: false,
             command: vec![script],
         }
     }
@@ -95,6 +99,9 @@ pub(crate) fn machine(vm: &Vm) -> Result<Cmd> {
         .arg(workspace::target_dir()?.join(log));
     if vm.flavour == Flavour::Debug {
         machine = machine.arg("--lockdep");
+    }
+    if vm.icount {
+        machine = machine.args(["--icount", "--cpus=1"]);
     }
     let cpus = vm.cpus.map(|cpus| cpus.to_string());
     let limit = vm.limit.map(|limit| limit.to_string());

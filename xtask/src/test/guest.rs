@@ -115,6 +115,9 @@ pub(super) fn steps(series: &str, spare: Option<Spare>) -> Vec<Step> {
     if series == SERIES {
         let title = "VM harness reports what goes wrong";
         steps.push(step("vm-harness", title, GUEST, Beside(Box::new(harness))));
+        let title = "instructions of a snapshot";
+        let count = Beside(Box::new(instructions));
+        steps.push(step("vm-instructions", title, GUEST, count));
     }
     for machine in [PLAIN, DEBUG] {
         let work = {
@@ -159,6 +162,18 @@ fn harness(log: &Log) -> Result<Outcome> {
     log.expect(123, boot()?.args(["--", warn]))?;
     log.say("so does no end in time:")?;
     log.expect(124, boot()?.args(["--limit", "5", "--", "sleep 60"]))?;
+    Ok(Passed)
+}
+
+/// Counts what a snapshot costs, where that is the same each time.
+fn instructions(log: &Log) -> Result<Outcome> {
+    let program = workspace::test_program("integration")?;
+    let boot = cmd([xtask()?]).args(["vm", "--kernel", SERIES, "--icount", "--"]);
+    log.run(
+        boot.arg(program)
+            .env("URING_SUITE_INNER", "instructions")
+            .env("RUST_BACKTRACE", "0"),
+    )?;
     Ok(Passed)
 }
 

@@ -13,6 +13,9 @@ pub(crate) enum Accelerator {
     Kvm,
     /// QEMU's emulation.
     Tcg,
+    /// The same with a clock that counts instructions, a nanosecond each, and stands
+    /// still for nothing but sleep.
+    Icount,
 }
 
 /// Seconds for the kernel to get as far as looking for its root file system.
@@ -62,6 +65,7 @@ impl Accelerator {
             // With five-level paging, an interrupt in identify_cpu(), while it has the
             // features cleared, makes KASAN report a wild access (6.12): no LA57.
             Self::Tcg => "-accel tcg,thread=multi -cpu max,la57=off",
+            Self::Icount => "-accel tcg,thread=single -icount shift=0,sleep=off -cpu max,la57=off",
         }
     }
 
@@ -70,6 +74,7 @@ impl Accelerator {
         match self {
             Self::Kvm => "KVM",
             Self::Tcg => "emulation",
+            Self::Icount => "emulation, by the instruction",
         }
     }
 }

@@ -39,6 +39,9 @@ struct Arguments {
     /// Seconds for boot and command.
     #[arg(long, default_value = "900")]
     limit: u32,
+    /// A clock that counts instructions.
+    #[arg(long)]
+    icount: bool,
     /// Where to put the kernel's log.
     #[arg(long)]
     log: Option<PathBuf>,
@@ -75,7 +78,10 @@ fn run(arguments: &Arguments) -> Result<u8> {
     let image = arguments.image.canonicalize();
     let image =
         image.with_context(|| format!("cannot find the kernel {}", arguments.image.display()))?;
-    let accelerator = Accelerator::find(&image, arguments.kvm_cache.as_deref());
+    let accelerator = match arguments.icount {
+        true => Accelerator::Icount,
+        false => Accelerator::find(&image, arguments.kvm_cache.as_deref()),
+    };
     // The last rootflags count, not vmtest's: with a cache that trusts the host not to
     // change its files meanwhile, starting a program asks the host far less often.
     // A log that loses nothing, and none of the mitigations, which cost time. Nor a

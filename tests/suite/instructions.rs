@@ -1,0 +1,71 @@
+//! What a snapshot costs in instructions, in a machine whose clock counts them
+//! (`cargo xtask vm --icount`): the same each time, whatever else the host does.
+
+use std::fs::File;
+use std::hint::black_box;
+use std::io::Read as _;
+use std::time::Instant;
+
+use uring_bpf_iter::{Backend, UringBufIter};
+use uring_testkit::{page_size, BufSpec, RingBuilder, TestRing};
+
+const BUFFERS: usize = 16_384;
+const ROUNDS: usize = 5;
+
+/// Instructions a record at most: twice what they were when this was written, on
+/// 6.12, of which 180 are what a debug build adds.
+const NATIVE: f64 = 2.0 * 687.0;
+const VERIFIED: f64 = 2.0 * 697.0;
+
+/// Panics if a snapshot has become much dearer.
+pub(super) fn inside() {
+    let mut ring = RingBuilder::new(8).build().expect("ring");
+    ring.register(&vec![BufSpec::new(page_size()); BUFFERS])
+        .expect("register");
+    let native = snapshots(&ring, Backend::Native);
+    let verified = snapshots(&ring, Backend::TaskFile);
+    let text = texts(&ring);
+    println!("{BUFFERS} registered buffers, instructions a record:");
+    println!("{native:>8.0} native");
+    println!("{verified:>8.0} task-file, verified");
+    println!("{text:>8.0} fdinfo, read and not parsed");
+    println!("fdinfo takes {:.1} times those of native", text / native);
+    assert!(native <= NATIVE, "native: {native:.0}, {NATIVE} at most");
+    assert!(
+        verified <= VERIFIED,
+        "task-file: {verified:.0}, {VERIFIED} at most"
+    );
+}
+
+fn snapshots(ring: &TestRing, backend: Backend) -> f64 {
+    let options = UringBufIter::options().backend(backend);
+    let mut iter = options.attach(ring).expect("attach");
+    count(|| {
+        assert_eq!(iter.snapshot().expect("snapshot").len(), BUFFERS);
+    })
+}
+
+/// What cannot be done without by a reader of fdinfo.
+fn texts(ring: &TestRing) -> f64 {
+    let path = format!("/proc/self/fdinfo/{}", ring.raw_fd());
+    let mut text = Vec::with_capacity(4 << 20);
+    count(|| {
+        text.clear();
+        let mut file = File::open(&path).expect("fdinfo");
+        file.read_to_end(&mut text).expect("fdinfo");
+        assert!(black_box(&text).len() > 16 * BUFFERS);
+    })
+}
+
+/// The least of some rounds, after one that does not count: a timer's interrupt in
+/// between is no part of it.
+fn count(mut work: impl FnMut()) -> f64 {
+    work();
+    let rounds = (0..ROUNDS).map(|_| {
+        let start = Instant::now();
+        work();
+        start.elapsed()
+    });
+    // A nanosecond an instruction.
+    rounds.min().expect("rounds").as_nanos() as f64 / BUFFERS as f64
+}
