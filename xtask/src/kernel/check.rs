@@ -107,7 +107,7 @@ pub(crate) fn check(series: &str, only: &[Column], from: usize) -> Result<bool> 
         let touched = patches::touched_by(patch)?;
         let c_files = lint::kernel_c_files(&touched);
         if columns.contains(&W1) || columns.contains(&Sparse) {
-            linter.look_before(&c_files)?;
+            linter.look_before(&c_files, &touched)?;
         }
         patches::bring_to(&home, &patches[..=at])?;
         let mut row = Vec::new();

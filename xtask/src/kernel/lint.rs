@@ -16,6 +16,10 @@ pub(super) struct Linter {
     build: PathBuf,
     /// What was said of a file when it was last looked at, by kind.
     known: BTreeMap<(Kind, PathBuf), Vec<String>>,
+    /// What the patch touches.
+    touched: Vec<PathBuf>,
+    /// What it makes.
+    made: Vec<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,11 +46,17 @@ impl Linter {
             tree: tree.to_owned(),
             build,
             known: BTreeMap::new(),
+            touched: Vec::new(),
+            made: Vec::new(),
         })
     }
 
-    /// Notes what is said of files before a patch changes them.
-    pub(super) fn look_before(&mut self, files: &[PathBuf]) -> Result<()> {
+    /// Notes what is said of C files before a patch changes them, and the rest of
+    /// what it touches.
+    pub(super) fn look_before(&mut self, files: &[PathBuf], touched: &[PathBuf]) -> Result<()> {
+        self.touched = touched.to_vec();
+        self.made = files.to_vec();
+        self.made.retain(|file| !self.tree.join(file).exists());
         for file in files {
             for kind in [Kind::W1, Kind::Sparse] {
                 let key = (kind, file.clone());
@@ -77,7 +87,12 @@ impl Linter {
         for file in files {
             let said = self.look(kind, file)?;
             let before = self.known.insert((kind, file.clone()), said.clone());
-            fresh.extend(beyond(&said, &before.unwrap_or_default()));
+            let mut new = beyond(&said, &before.unwrap_or_default());
+            // Nothing was said of it before, nor of the headers that it includes.
+            if self.made.contains(file) {
+                new.retain(|line| is_of_any(line, &self.touched));
+            }
+            fresh.extend(new);
         }
         Ok(Some(fresh))
     }
@@ -96,6 +111,12 @@ impl Linter {
         let marked = lines.filter(|line| line.contains("warning: ") || line.contains("error: "));
         Ok(marked.map(str::to_owned).collect())
     }
+}
+
+/// Whether a line names one of these files, as the place of what it says.
+fn is_of_any(line: &str, files: &[PathBuf]) -> bool {
+    let place = line.split(':').next().unwrap_or(line);
+    files.iter().any(|file| Path::new(place).ends_with(file))
 }
 
 /// The C files of the kernel proper: what kbuild compiles.
@@ -168,7 +189,7 @@ fn without_place(line: &str) -> String {
 mod tests {
     use std::path::PathBuf;
 
-    use super::{beyond, kernel_c_files};
+    use super::{beyond, is_of_any, kernel_c_files};
 
     #[test]
     fn an_old_message_in_a_new_place_is_not_new() {
@@ -180,6 +201,18 @@ mod tests {
         ];
         assert_eq!(beyond(&now, &old), now[1..]);
         assert!(beyond(&old, &now).is_empty());
+    }
+
+    #[test]
+    fn a_header_of_the_base_is_not_of_the_patch() {
+        let touched = ["io_uring/new.c", "include/new.h"].map(PathBuf::from);
+        let of_patch = |line| is_of_any(line, &touched);
+        assert!(of_patch("/k/linux/io_uring/new.c:1:2: warning: one"));
+        assert!(of_patch("include/new.h:3: warning: two"));
+        assert!(!of_patch(
+            "/k/linux/io_uring/old.h:138:29: warning: no newline"
+        ));
+        assert!(!of_patch("/k/linux/xio_uring/new.c:1:2: warning: one"));
     }
 
     #[test]
