@@ -241,6 +241,26 @@ impl TestRing {
         self.wait(pending, limit)
     }
 
+    /// Submits so many requests that do nothing (IORING_OP_NOP) by one call, and
+    /// takes their completions, and all others there are.
+    ///
+    /// # Errors
+    /// EBUSY if they are more than the submission queue holds; `Other` if they are
+    /// not complete when the call returns, as with SQPOLL.
+    pub fn nops(&mut self, count: u32) -> io::Result<()> {
+        let nop = Sqe::default();
+        for _ in 0..count {
+            self.push(&nop)?;
+        }
+        let submitted = sys::enter(self.target()?, count)?;
+        let complete = self.drain();
+        if submitted < count as usize || complete < count {
+            let text = format!("{submitted} of {count} submitted, {complete} complete");
+            return Err(io::Error::other(text));
+        }
+        Ok(())
+    }
+
     /// Writes one request to the submission queue.
     fn push(&mut self, sqe: &Sqe) -> io::Result<()> {
         let offsets = self.params.sq_off;

@@ -1,0 +1,205 @@
+//! The rings of a whole machine, each in a process of its own.
+
+use std::collections::HashSet;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Command};
+
+use rustix::buffer::spare_capacity;
+use rustix::fs::{openat, readlinkat_raw, Mode, OFlags, RawDir, CWD};
+use rustix::io::Errno;
+use rustix::pipe::pipe_with;
+use uring_bpf_iter::{Backend, RingFinder};
+
+use crate::bench::{Bench, Candidate, Case, Result};
+use crate::snapshot::ring_of;
+
+const RINGS: &[usize] = &[1, 100, 1000];
+
+/// The argument that makes this program a process with a ring.
+pub(crate) const ROLE: &str = "hold-ring";
+
+pub(crate) fn run(bench: &mut Bench) -> Result<()> {
+    let numbers = if bench.once { &RINGS[..1] } else { RINGS };
+    let mut holders = Holders::new()?;
+    for &items in numbers {
+        if bench.machine.is_emulated() && items > 100 {
+            let why = "an emulated processor takes too long to start so many processes";
+            bench.leave_out(format!("discover, {items}"), why);
+            continue;
+        }
+        holders.grow(items)?;
+        let mut all = Vec::new();
+        for (name, backend) in [
+            ("task-file", Backend::TaskFile),
+            ("fdinfo, this crate", Backend::Fdinfo),
+        ] {
+            let made = library(name, &holders, backend);
+            all.extend(bench.candidate("discover", name, made)?);
+        }
+        all.push(walk(&holders)?);
+        let case = Case {
+            group: "discover",
+            items,
+            item: "ring",
+            each: true,
+        };
+        bench.compare(case, all)?;
+    }
+    Ok(())
+}
+
+/// Processes with a ring each, which share nothing and end with this.
+struct Holders {
+    children: Vec<Child>,
+    /// Who holds the other end of their standard input, keeps them.
+    keep: Option<OwnedFd>,
+    input: OwnedFd,
+}
+
+impl Holders {
+    fn new() -> Result<Self> {
+        let (input, keep) = pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        Ok(Self {
+            children: Vec::new(),
+            keep: Some(keep),
+            input,
+        })
+    }
+
+    /// Starts more, until there are so many.
+    fn grow(&mut self, wanted: usize) -> Result<()> {
+        let (said, say) = pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let before = self.children.len();
+        while self.children.len() < wanted {
+            let child = Command::new("/proc/self/exe")
+                .arg(ROLE)
+                .stdin(self.input.try_clone()?)
+                .stdout(say.try_clone()?)
+                .spawn()?;
+            self.children.push(child);
+        }
+        drop(say);
+        let mut ready = vec![0; wanted - before];
+        std::fs::File::from(said).read_exact(&mut ready)?;
+        Ok(())
+    }
+
+    /// Whether all of them are among the processes that were found.
+    fn all_found(&self, found: impl Iterator<Item = u32>) -> Result<()> {
+        let found: HashSet<u32> = found.collect();
+        let missed = self.children.iter().filter(|c| !found.contains(&c.id()));
+        match missed.count() {
+            0 => Ok(()),
+            missed => Err(format!("{missed} of {} rings not found", self.children.len()).into()),
+        }
+    }
+}
+
+impl Drop for Holders {
+    fn drop(&mut self) {
+        self.keep = None;
+        for child in &mut self.children {
+            let _already_gone = child.wait();
+        }
+    }
+}
+
+/// What such a process does.
+pub(crate) fn hold_ring() -> Result<()> {
+    let _ring = ring_of(1)?;
+    io::stdout().write_all(b".")?;
+    io::stdout().flush()?;
+    io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+fn library<'a>(name: &'static str, holders: &Holders, backend: Backend) -> Result<Candidate<'a>> {
+    let mut finder = RingFinder::with_backend(backend)?;
+    let found = finder.find_all()?.rings;
+    holders.all_found(found.iter().map(|ring| ring.owner().pid))?;
+    Ok(Candidate::new(name, move || {
+        Ok(finder.find_all()?.rings.len() as u64)
+    }))
+}
+
+fn walk<'a>(holders: &Holders) -> Result<Candidate<'a>> {
+    let mut walk = Walk::default();
+    walk.all()?;
+    holders.all_found(walk.pids.iter().copied())?;
+    Ok(Candidate::new("readlink and fdinfo", move || {
+        walk.all()
+    }))
+}
+
+/// The peer: the link of each descriptor of each process, and fdinfo of those
+/// that are rings. All paths are relative, and all memory is used again.
+#[derive(Default)]
+struct Walk {
+    pids: Vec<u32>,
+    fdinfo: Vec<u8>,
+}
+
+impl Walk {
+    /// Bytes of text about rings.
+    fn all(&mut self) -> Result<u64> {
+        self.pids.clear();
+        let proc = open(CWD, "/proc", OFlags::DIRECTORY)?;
+        let mut bytes = 0;
+        let mut entries: Vec<u8> = Vec::with_capacity(1 << 15);
+        let mut dir = RawDir::new(&proc, entries.spare_capacity_mut());
+        while let Some(entry) = dir.next() {
+            let entry = entry?;
+            let name = entry.file_name().to_str().unwrap_or_default();
+            if let Ok(pid) = name.parse() {
+                bytes += self.process(&proc, pid).or_else(gone)?;
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn process(&mut self, proc: &OwnedFd, pid: u32) -> Result<u64, Errno> {
+        let fds = open(proc, &format!("{pid}/fd"), OFlags::DIRECTORY)?;
+        let mut bytes = 0;
+        let mut entries: Vec<u8> = Vec::with_capacity(1 << 12);
+        let mut dir = RawDir::new(&fds, entries.spare_capacity_mut());
+        while let Some(entry) = dir.next() {
+            let entry = entry?;
+            let mut link = [0; 64];
+            let is_ring = match readlinkat_raw(&fds, entry.file_name(), &mut link[..]) {
+                Ok(len) => &link[..len] == b"anon_inode:[io_uring]",
+                Err(Errno::NOENT | Errno::INVAL) => false,
+                Err(errno) => return Err(errno),
+            };
+            if is_ring {
+                let fd = entry.file_name().to_str().unwrap_or_default();
+                let text = open(proc, &format!("{pid}/fdinfo/{fd}"), OFlags::empty())?;
+                self.fdinfo.clear();
+                self.fdinfo.reserve(1 << 12);
+                while rustix::io::read(&text, spare_capacity(&mut self.fdinfo))? > 0 {
+                    self.fdinfo.reserve(1 << 12);
+                }
+                bytes += self.fdinfo.len() as u64;
+                self.pids.push(pid);
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+fn open(at: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    openat(
+        at,
+        path,
+        OFlags::RDONLY | OFlags::CLOEXEC | flags,
+        Mode::empty(),
+    )
+}
+
+/// A process may end while it is looked at, or may not be looked at at all.
+fn gone(errno: Errno) -> Result<u64> {
+    match errno {
+        Errno::NOENT | Errno::SRCH | Errno::ACCESS | Errno::PERM => Ok(0),
+        errno => Err(errno.into()),
+    }
+}

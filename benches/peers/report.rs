@@ -1,0 +1,176 @@
+//! The report: what criterion has measured in this run, as one table in Markdown,
+//! and what was told beside. It is printed, and written to a file with the plot.
+
+use std::fmt::Write as _;
+use std::fs;
+
+use serde_json::Value;
+
+use crate::bench::{Bench, Measured, Result, Table};
+use crate::plot;
+
+/// A measured median.
+pub(crate) struct Median<'a> {
+    pub(crate) of: &'a Measured,
+    /// Of one look.
+    pub(crate) ns: f64,
+}
+
+impl Median<'_> {
+    /// Of what is told: an item, or a look.
+    fn told(&self) -> f64 {
+        match self.of.case.each {
+            true => self.ns / self.of.case.items as f64,
+            false => self.ns,
+        }
+    }
+}
+
+pub(crate) fn finish(bench: &Bench) -> Result<()> {
+    if bench.once {
+        for line in &bench.left_out {
+            println!("left out: {line}");
+        }
+        println!("each was right, and ran once: nothing was measured");
+        return Ok(());
+    }
+    let medians = bench
+        .measured
+        .iter()
+        .map(|of| {
+            Ok(Median {
+                of,
+                ns: median(bench, of)?,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    fs::create_dir_all(&bench.folder)?;
+    let file = |extension: &str| {
+        bench
+            .folder
+            .join(format!("{}.{extension}", bench.machine.kernel))
+    };
+    let plotted = plot::draw(&medians, &bench.machine, &file("svg"))?;
+    let mut text = head(bench);
+    if !medians.is_empty() {
+        write_rows(&mut text, &rows(&medians))?;
+    }
+    if plotted {
+        let kernel = &bench.machine.kernel;
+        writeln!(text, "\n![time against number]({kernel}.svg)")?;
+    }
+    for Table { title, rows } in &bench.tables {
+        writeln!(text, "\n{title}:\n")?;
+        write_rows(&mut text, rows)?;
+    }
+    if !bench.left_out.is_empty() {
+        writeln!(text, "\nLeft out:\n")?;
+    }
+    for line in &bench.left_out {
+        writeln!(text, "- {line}")?;
+    }
+    fs::write(file("md"), &text)?;
+    println!(
+        "\n{text}\nwritten to {}",
+        file("md").canonicalize()?.display()
+    );
+    Ok(())
+}
+
+fn head(bench: &Bench) -> String {
+    let machine = &bench.machine;
+    let emulated = match machine.is_emulated() {
+        true => " The processor is emulated: times say little, ratios something.",
+        false => "",
+    };
+    format!(
+        "Linux {}, {}, {} processors, of which others wanted {} at the start.{emulated} \
+         Medians of one run, and how many times as fast as the peer:\n\n",
+        machine.kernel, machine.cpu, machine.cpus, machine.load
+    )
+}
+
+fn rows(medians: &[Median<'_>]) -> Vec<Vec<String>> {
+    let words = [
+        "what",
+        "number",
+        "by",
+        "median",
+        "peer",
+        "its median",
+        "times as fast",
+    ];
+    let mut rows = vec![words.map(str::to_owned).to_vec()];
+    for median in medians {
+        let Measured { case, name, peer } = median.of;
+        let same = |other: &&Median<'_>| {
+            let of = other.of;
+            (of.case.group, of.case.items, of.name) == (case.group, case.items, peer)
+        };
+        let unit = match case.each {
+            true => format!(" a {}", case.item),
+            false => String::new(),
+        };
+        let told = |median: &Median<'_>| format!("{}{unit}", time(median.told()));
+        let mut row = vec![
+            case.group.to_owned(),
+            format!("{} {}", case.items, plural(case.item, case.items)),
+            (*name).to_owned(),
+            told(median),
+        ];
+        // The peer itself, or one whose peer a filter has left out.
+        row.extend(match medians.iter().find(same) {
+            Some(other) if name != peer => {
+                let ratio = format!("{:.1}", other.ns / median.ns);
+                [(*peer).to_owned(), told(other), ratio]
+            }
+            _ => [const { String::new() }; 3],
+        });
+        rows.push(row);
+    }
+    rows
+}
+
+fn median(bench: &Bench, of: &Measured) -> Result<f64> {
+    let path = of.estimates(&bench.home);
+    let text = fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let estimates: Value = serde_json::from_slice(&text)?;
+    let median = estimates["median"]["point_estimate"].as_f64();
+    median.ok_or_else(|| format!("{} has no median", path.display()).into())
+}
+
+/// A table whose columns line up also where nobody renders it. The first row is
+/// the heading.
+fn write_rows(text: &mut String, rows: &[Vec<String>]) -> Result<()> {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    for (i, row) in rows.iter().enumerate() {
+        for (cell, width) in row.iter().zip(&widths) {
+            write!(text, "| {cell:<width$} ")?;
+        }
+        text.push_str("|\n");
+        if i == 0 {
+            for width in &widths {
+                write!(text, "|{:-<1$}", "", width + 2)?;
+            }
+            text.push_str("|\n");
+        }
+    }
+    Ok(())
+}
+
+fn plural(item: &str, number: usize) -> String {
+    let s = if number == 1 { "" } else { "s" };
+    format!("{item}{s}")
+}
+
+/// Three digits, in the unit that they fit.
+fn time(ns: f64) -> String {
+    match ns {
+        ns if ns < 100.0 => format!("{ns:.1} ns"),
+        ns if ns < 10_000.0 => format!("{ns:.0} ns"),
+        ns if ns < 1e7 => format!("{:.1} us", ns / 1e3),
+        ns => format!("{:.1} ms", ns / 1e6),
+    }
+}

@@ -1,0 +1,134 @@
+//! All registered buffers of a ring.
+
+use std::time::Duration;
+
+use uring_bpf_iter::{Backend, RegisteredBuf, RegisteredBufs, UringBufIter};
+use uring_testkit::{BufSpec, RingBuilder, TestRing};
+
+use crate::bench::{Bench, Candidate, Case, Result, Table};
+use crate::machine;
+use crate::text::{self, Text};
+
+const BUFFERS: &[usize] = &[1, 64, 1024, 16_384];
+/// For a locked read: it takes microseconds, the owner is this process.
+pub(crate) const LIMIT: Duration = Duration::from_secs(5);
+
+pub(crate) fn run(bench: &mut Bench) -> Result<()> {
+    let numbers = if bench.once { &BUFFERS[..2] } else { BUFFERS };
+    for &items in numbers {
+        let ring = ring_of(items)?;
+        let case = |group| Case {
+            group,
+            items,
+            item: "buffer",
+            each: true,
+        };
+        let warm = candidates(bench, &ring)?;
+        bench.compare(case("snapshot"), warm)?;
+        let cold = candidates(bench, &ring)?;
+        bench.compare_cold(case("snapshot, cold cache"), cold)?;
+        if !bench.once && items == BUFFERS[BUFFERS.len() - 1] {
+            memory(bench, &ring)?;
+        }
+    }
+    Ok(())
+}
+
+/// A ring with so many registered buffers of one page.
+pub(crate) fn ring_of(buffers: usize) -> Result<TestRing> {
+    let mut ring = RingBuilder::new(8).build()?;
+    ring.register(&vec![BufSpec::new(4096); buffers])?;
+    Ok(ring)
+}
+
+fn candidates<'a>(bench: &mut Bench, ring: &TestRing) -> Result<Vec<Candidate<'a>>> {
+    let mut all = Vec::new();
+    for (name, backend, locked) in [
+        ("native", Backend::Native, false),
+        ("task-file", Backend::TaskFile, false),
+        ("task-file, locked", Backend::TaskFile, true),
+        ("fdinfo, this crate", Backend::Fdinfo, false),
+    ] {
+        let made = library(name, ring, backend, locked);
+        all.extend(bench.candidate("snapshot", name, made)?);
+    }
+    all.push(read_alone(ring)?);
+    all.push(read_and_parsed(ring)?);
+    Ok(all)
+}
+
+fn library<'a>(
+    name: &'static str,
+    ring: &TestRing,
+    backend: Backend,
+    locked: bool,
+) -> Result<Candidate<'a>> {
+    let mut iter = UringBufIter::options().backend(backend).attach(ring)?;
+    let mut look = move |look: &dyn Fn(&[RegisteredBuf]) -> Result<u64>| match locked {
+        true => look(&iter.snapshot_locked(LIMIT)?),
+        false => look(&iter.snapshot()?),
+    };
+    let seen = |bufs: &[RegisteredBuf]| {
+        let ranges = bufs.iter().map(|buf| (buf.addr(), buf.len()));
+        same(ranges, ring)
+    };
+    look(&seen)?;
+    Ok(Candidate::new(name, move || {
+        look(&|bufs| Ok(bufs.filled().map(RegisteredBuf::addr).sum()))
+    }))
+}
+
+fn read_alone<'a>(ring: &TestRing) -> Result<Candidate<'a>> {
+    let mut text = Text::open(std::process::id(), ring.raw_fd())?;
+    Ok(Candidate::new("fdinfo, read alone", move || {
+        Ok(text.read()?.len() as u64)
+    }))
+}
+
+fn read_and_parsed<'a>(ring: &TestRing) -> Result<Candidate<'a>> {
+    let mut text = Text::open(std::process::id(), ring.raw_fd())?;
+    let mut ranges = Vec::new();
+    let mut look = move |look: &dyn Fn(&[(u64, u64)]) -> Result<u64>| {
+        text::bufs(text.read()?, &mut ranges).ok_or("no list of buffers in fdinfo")?;
+        look(&ranges)
+    };
+    look(&|ranges| same(ranges.iter().copied(), ring))?;
+    Ok(Candidate::new("fdinfo, read and parsed", move || {
+        look(&|ranges| Ok(ranges.iter().map(|(addr, _)| addr).sum()))
+    }))
+}
+
+/// Whether that is what was registered.
+fn same(seen: impl Iterator<Item = (u64, u64)>, ring: &TestRing) -> Result<u64> {
+    let registered = ring.expected().iter().flatten();
+    match seen.eq(registered.map(|buf| (buf.addr, buf.len))) {
+        true => Ok(0),
+        false => Err("other buffers than those that were registered".into()),
+    }
+}
+
+/// What an iterator takes, and whether it grows.
+fn memory(bench: &mut Bench, ring: &TestRing) -> Result<()> {
+    const SNAPSHOTS: usize = 1000;
+    let resident = || machine::kib("/proc/self/status", "VmRSS").ok_or("no VmRSS");
+    let before = resident()?;
+    let mut iter = UringBufIter::attach(ring)?;
+    let slots = iter.snapshot()?.len();
+    let first = resident()?;
+    for _ in 1..SNAPSHOTS {
+        assert_eq!(iter.snapshot()?.len(), slots);
+    }
+    let last = resident()?;
+    let row = |what: String, kib: u64| vec![what, format!("{kib} KiB")];
+    let (backend, bytes) = (iter.selection().backend, slots * size_of::<RegisteredBuf>());
+    bench.tables.push(Table {
+        title: format!("Resident memory: an iterator ({backend}) of {slots} buffers"),
+        rows: vec![
+            vec!["when".into(), "more than before it".into()],
+            row("of it records".into(), bytes as u64 / 1024),
+            row("after 1 snapshot".into(), first.saturating_sub(before)),
+            row(format!("after {SNAPSHOTS}"), last.saturating_sub(before)),
+        ],
+    });
+    Ok(())
+}
