@@ -14,17 +14,30 @@ use crate::machine::Machine;
 
 pub(crate) type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
+/// What is done with what was read.
+pub(crate) type Look<'a, R> = &'a dyn Fn(&[R]) -> Result<u64>;
+
 /// One way to read something. Its `look` gives a number made of all that it has
 /// read, so that nothing is left unread.
 pub(crate) struct Candidate<'a> {
     pub(crate) name: &'static str,
-    pub(crate) look: Box<dyn FnMut() -> Result<u64> + 'a>,
+    look: Box<dyn FnMut() -> Result<u64> + 'a>,
+    /// Ends what the last look has left behind; not measured.
+    settle: Box<dyn FnMut() + 'a>,
 }
 
 impl<'a> Candidate<'a> {
     pub(crate) fn new(name: &'static str, look: impl FnMut() -> Result<u64> + 'a) -> Self {
-        let look = Box::new(look);
-        Self { name, look }
+        Self {
+            name,
+            look: Box::new(look),
+            settle: Box::new(|| ()),
+        }
+    }
+
+    pub(crate) fn settled_by(self, settle: impl FnMut() + 'a) -> Self {
+        let settle = Box::new(settle);
+        Self { settle, ..self }
     }
 }
 
@@ -160,7 +173,12 @@ impl Bench {
             return Ok(());
         };
         let mut group = self.criterion.benchmark_group(case.group);
-        for Candidate { name, mut look } in candidates {
+        for Candidate {
+            name,
+            mut look,
+            mut settle,
+        } in candidates
+        {
             let (mut ran, mut failed) = (false, None);
             let cold = &mut self.cold;
             group.bench_function(BenchmarkId::new(name, case.items), |bencher| {
@@ -168,6 +186,7 @@ impl Bench {
                 bencher.iter_custom(|times| {
                     let mut spent = Duration::ZERO;
                     for _ in 0..times {
+                        settle();
                         before(cold);
                         let start = Instant::now();
                         let seen = black_box(look());

@@ -42,7 +42,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
             group: "discover",
             items,
             item: "ring",
-            each: true,
+            each: false,
         };
         bench.compare(case, all)?;
     }
@@ -127,9 +127,7 @@ fn walk<'a>(holders: &Holders) -> Result<Candidate<'a>> {
     let mut walk = Walk::default();
     walk.all()?;
     holders.all_found(walk.pids.iter().copied())?;
-    Ok(Candidate::new("readlink and fdinfo", move || {
-        walk.all()
-    }))
+    Ok(Candidate::new("readlink and fdinfo", move || walk.all()))
 }
 
 /// The peer: the link of each descriptor of each process, and fdinfo of those

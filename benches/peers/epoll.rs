@@ -6,7 +6,7 @@ use rustix::event::{eventfd, EventfdFlags};
 use uring_bpf_iter::{Backend, EpollItem, EpollIter};
 use uring_testkit::EpollSet;
 
-use crate::bench::{Bench, Candidate, Case, Result};
+use crate::bench::{Bench, Candidate, Case, Look, Result};
 use crate::limits;
 use crate::text::{self, Text};
 
@@ -60,7 +60,7 @@ fn library<'a>(name: &'static str, set: &EpollSet, backend: Backend) -> Result<C
 fn read_and_parsed<'a>(set: &EpollSet) -> Result<Candidate<'a>> {
     let mut text = Text::open(std::process::id(), set.as_fd().as_raw_fd())?;
     let mut items = Vec::new();
-    let mut look = move |look: &dyn Fn(&[(u64, u64, u64)]) -> Result<u64>| {
+    let mut look = move |look: Look<'_, (u64, u64, u64)>| {
         text::items(text.read()?, &mut items).ok_or("no list of items in fdinfo")?;
         look(&items)
     };

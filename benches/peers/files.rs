@@ -6,7 +6,7 @@ use rustix::pipe::pipe;
 use uring_bpf_iter::{Backend, RegisteredFile, UringFileIter};
 use uring_testkit::{RingBuilder, TestRing};
 
-use crate::bench::{Bench, Candidate, Case, Result};
+use crate::bench::{Bench, Candidate, Case, Look, Result};
 use crate::limits;
 use crate::snapshot::LIMIT;
 use crate::text::{self, Text};
@@ -65,7 +65,7 @@ fn library<'a>(
     locked: bool,
 ) -> Result<Candidate<'a>> {
     let mut iter = UringFileIter::options().backend(backend).attach(ring)?;
-    let mut look = move |look: &dyn Fn(&[RegisteredFile]) -> Result<u64>| match locked {
+    let mut look = move |look: Look<'_, RegisteredFile>| match locked {
         true => look(&iter.snapshot_locked(LIMIT)?),
         false => look(&iter.snapshot()?),
     };

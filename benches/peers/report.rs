@@ -103,6 +103,9 @@ fn rows(medians: &[Median<'_>]) -> Vec<Vec<String>> {
     let mut rows = vec![words.map(str::to_owned).to_vec()];
     for median in medians {
         let Measured { case, name, peer } = median.of;
+        if name == peer {
+            continue;
+        }
         let same = |other: &&Median<'_>| {
             let of = other.of;
             (of.case.group, of.case.items, of.name) == (case.group, case.items, peer)
@@ -117,14 +120,12 @@ fn rows(medians: &[Median<'_>]) -> Vec<Vec<String>> {
             format!("{} {}", case.items, plural(case.item, case.items)),
             (*name).to_owned(),
             told(median),
+            (*peer).to_owned(),
         ];
-        // The peer itself, or one whose peer a filter has left out.
+        // A filter may have left it out.
         row.extend(match medians.iter().find(same) {
-            Some(other) if name != peer => {
-                let ratio = format!("{:.1}", other.ns / median.ns);
-                [(*peer).to_owned(), told(other), ratio]
-            }
-            _ => [const { String::new() }; 3],
+            Some(other) => [told(other), ratio(other.ns / median.ns)],
+            None => ["not measured".to_owned(), String::new()],
         });
         rows.push(row);
     }
@@ -163,6 +164,13 @@ fn write_rows(text: &mut String, rows: &[Vec<String>]) -> Result<()> {
 fn plural(item: &str, number: usize) -> String {
     let s = if number == 1 { "" } else { "s" };
     format!("{item}{s}")
+}
+
+fn ratio(ratio: f64) -> String {
+    match ratio < 10.0 {
+        true => format!("{ratio:.2}"),
+        false => format!("{ratio:.1}"),
+    }
 }
 
 /// Three digits, in the unit that they fit.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use uring_bpf_iter::{Backend, RegisteredBuf, RegisteredBufs, UringBufIter};
 use uring_testkit::{BufSpec, RingBuilder, TestRing};
 
-use crate::bench::{Bench, Candidate, Case, Result, Table};
+use crate::bench::{Bench, Candidate, Case, Look, Result, Table};
 use crate::machine;
 use crate::text::{self, Text};
 
@@ -64,7 +64,7 @@ fn library<'a>(
     locked: bool,
 ) -> Result<Candidate<'a>> {
     let mut iter = UringBufIter::options().backend(backend).attach(ring)?;
-    let mut look = move |look: &dyn Fn(&[RegisteredBuf]) -> Result<u64>| match locked {
+    let mut look = move |look: Look<'_, RegisteredBuf>| match locked {
         true => look(&iter.snapshot_locked(LIMIT)?),
         false => look(&iter.snapshot()?),
     };
@@ -88,7 +88,7 @@ fn read_alone<'a>(ring: &TestRing) -> Result<Candidate<'a>> {
 fn read_and_parsed<'a>(ring: &TestRing) -> Result<Candidate<'a>> {
     let mut text = Text::open(std::process::id(), ring.raw_fd())?;
     let mut ranges = Vec::new();
-    let mut look = move |look: &dyn Fn(&[(u64, u64)]) -> Result<u64>| {
+    let mut look = move |look: Look<'_, (u64, u64)>| {
         text::bufs(text.read()?, &mut ranges).ok_or("no list of buffers in fdinfo")?;
         look(&ranges)
     };

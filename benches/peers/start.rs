@@ -4,7 +4,8 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use uring_bpf_iter::{Backend, UringBufIter};
@@ -83,6 +84,8 @@ fn process<'a>(
 ) -> Result<Candidate<'a>> {
     let first = ring.expected()[0].ok_or("no buffer")?.addr;
     let (pid, fd) = (std::process::id().to_string(), ring.raw_fd().to_string());
+    let last: Rc<RefCell<Option<Child>>> = Rc::default();
+    let ended = last.clone();
     Ok(Candidate::new(name, move || {
         let start = Instant::now();
         let mut child = Command::new("/proc/self/exe")
@@ -109,9 +112,13 @@ fn process<'a>(
             attach,
             read,
         });
-        // Its end is part of the look; both ways end alike.
-        child.wait()?;
+        *last.borrow_mut() = Some(child);
         Ok(addr)
+    })
+    .settled_by(move || {
+        if let Some(mut child) = ended.take() {
+            let _it_has_said_all = child.wait();
+        }
     }))
 }
 

@@ -2,6 +2,7 @@
 //! Only the command line is here; each command has a module of its own.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod bpf;
 mod demo;
 mod kernel;
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 
+use bench::Bench;
 use kernel::{Column, Flavour};
 use liburing::Liburing;
 use soak::Soak;
@@ -46,6 +48,11 @@ enum Xtask {
     ///
     /// A failed step does not stop the rest. Needs root for the tests that load BPF.
     Test(test::Choice),
+    /// Measure, on this kernel and on one with the patches, and show both reports.
+    ///
+    /// As root, on a quiet machine. Reports and plots are in target/bench, named after
+    /// the kernel that they are of.
+    Bench(Bench),
     /// Show what the last runs of the tests say of kernels, backends and features.
     ///
     /// Each cell rests on trials that ran: tests/features says on which.
@@ -161,6 +168,7 @@ fn run(command: Xtask) -> Result<ExitCode> {
             ..
         } => return Ok(ExitCode::from(demo::in_guest(&series)?)),
         Xtask::Test(choice) => test::test(&choice)?,
+        Xtask::Bench(bench) => bench::bench(&bench).map(|()| true)?,
         Xtask::Matrix { write } => matrix::matrix(write)?,
         Xtask::Bpf { check: false } => bpf::build().map(|()| true)?,
         Xtask::Bpf { check: true } => bpf::check().map(|()| true)?,

@@ -69,6 +69,12 @@ impl Vm {
             command: vec![script],
         }
     }
+
+    /// The same with so much memory, as QEMU takes it.
+    pub(crate) fn with_memory(self, memory: &str) -> Self {
+        let memory = Some(memory.to_owned());
+        Self { memory, ..self }
+    }
 }
 
 /// Runs it; gives the exit status.

@@ -1,0 +1,95 @@
+//! `cargo xtask bench`: the benchmarks on this kernel, and on one with the patches,
+//! where the native iterators are; and the reports of both.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use anyhow::{bail, Context as _, Result};
+use serde_json::Value;
+
+use crate::kernel::{self, Flavour};
+use crate::run::{heading, line};
+use crate::vm::{self, Vm};
+use crate::{system, workspace};
+
+/// What criterion is told in a machine whose processor is likely emulated.
+const SHORT: &str = "--warm-up-time 0.5 --measurement-time 2 --sample-size 10";
+
+/// Where to run, and what.
+#[derive(clap::Args)]
+pub(crate) struct Bench {
+    /// The series whose kernel has the native iterators.
+    #[arg(long, value_name = "SERIES", default_value = "6.12")]
+    kernel: String,
+    /// In that kernel's virtual machine alone.
+    #[arg(long)]
+    guest_only: bool,
+    /// A group, or what else criterion takes.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+/// Runs both and shows what was written.
+pub(crate) fn bench(bench: &Bench) -> Result<()> {
+    system::ensure(system::BUILD)?;
+    let start = SystemTime::now();
+    let program = program()?;
+    if !bench.guest_only {
+        heading("Benchmarks, this kernel");
+        line("cargo bench --bench peers --")
+            .args(&bench.args)
+            .run()?;
+    }
+    heading(&format!("Benchmarks, {} with the patches", bench.kernel));
+    let image = kernel::build(&bench.kernel, Flavour::Plain)?;
+    let args: Vec<&str> = SHORT
+        .split(' ')
+        .chain(bench.args.iter().map(String::as_str))
+        .collect();
+    // The guest's own /tmp is memory: criterion writes many files.
+    let script = format!(
+        "CRITERION_HOME=$TMPDIR/criterion exec {} --bench {}",
+        program.display(),
+        args.join(" ")
+    );
+    let vm = Vm::new(&image, Flavour::Plain, 3000, script).with_memory("4G");
+    let status = vm::vm(&vm)?;
+    for report in written_since(start)? {
+        heading(&format!("Report: {}", report.display()));
+        println!("{}", fs::read_to_string(&report)?);
+    }
+    match status {
+        0 => Ok(()),
+        status => bail!("the virtual machine's exit status is {status}"),
+    }
+}
+
+/// The benchmarks, compiled, as cargo names them.
+fn program() -> Result<PathBuf> {
+    let said = line("cargo bench --bench peers --no-run --message-format=json").read()?;
+    let messages = said
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let found = messages
+        .filter(|message| message["target"]["name"] == "peers")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from));
+    found.context("cargo names no program of the benchmarks")
+}
+
+fn written_since(start: SystemTime) -> Result<Vec<PathBuf>> {
+    let folder = workspace::target_dir()?.join("bench");
+    let mut reports = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| format!("no {}", folder.display()))? {
+        let entry = entry?;
+        let is_report = entry
+            .path()
+            .extension()
+            .is_some_and(|extension| extension == "md");
+        if is_report && entry.metadata()?.modified()? >= start {
+            reports.push(entry.path());
+        }
+    }
+    reports.sort();
+    Ok(reports)
+}
