@@ -69,10 +69,21 @@ impl Measured {
     }
 }
 
-/// A table of its own, for what is no comparison of times.
+/// A table, for what is no comparison of times. The first row is its heading.
 pub(crate) struct Table {
     pub(crate) title: String,
     pub(crate) rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(crate) fn new<const N: usize>(title: String, heading: [&str; N]) -> Self {
+        let rows = vec![heading.map(str::to_owned).to_vec()];
+        Self { title, rows }
+    }
+
+    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.rows.push(cells.to_vec());
+    }
 }
 
 pub(crate) struct Bench {

@@ -7,7 +7,7 @@ pub(crate) struct Machine {
     pub(crate) cpu: String,
     pub(crate) cpus: usize,
     pub(crate) kernel: String,
-    /// How many others wanted a processor at the start.
+    /// How many tasks wanted a processor, in the minute before.
     pub(crate) load: String,
 }
 

@@ -84,7 +84,7 @@ fn head(bench: &Bench) -> String {
         false => "",
     };
     format!(
-        "Linux {}, {}, {} processors, of which others wanted {} at the start.{emulated} \
+        "Linux {}, {}, {} processors, load {} at the start.{emulated} \
          Medians of one run, and how many times as fast as the peer:\n\n",
         machine.kernel, machine.cpu, machine.cpus, machine.load
     )
@@ -111,7 +111,7 @@ fn rows(medians: &[Median<'_>]) -> Vec<Vec<String>> {
             (of.case.group, of.case.items, of.name) == (case.group, case.items, peer)
         };
         let unit = match case.each {
-            true => format!(" a {}", case.item),
+            true => format!("/{}", case.item),
             false => String::new(),
         };
         let told = |median: &Median<'_>| format!("{}{unit}", time(median.told()));

@@ -154,8 +154,9 @@ pub(crate) fn first_record(args: &[String]) -> Result<()> {
 }
 
 fn tell(bench: &mut Bench, items: usize, phases: &[RefCell<Vec<Phases>>]) {
-    let words = ["by", "process, until main", "attach or open", "read"];
-    let mut rows = vec![words.map(str::to_owned).to_vec()];
+    let title = format!("Where the time of `start` goes, {items} registered: medians");
+    let heading = ["by", "process, until main", "attach or open", "read"];
+    let mut table = Table::new(title, heading);
     for ((name, _, _), phases) in WAYS.iter().zip(phases) {
         let phases = phases.borrow();
         if phases.is_empty() {
@@ -166,15 +167,12 @@ fn tell(bench: &mut Bench, items: usize, phases: &[RefCell<Vec<Phases>>]) {
             all.sort_unstable();
             format!("{:.2} ms", all[all.len() / 2].as_secs_f64() * 1e3)
         };
-        rows.push(vec![
+        table.row([
             (*name).to_owned(),
             median(|phases| phases.process),
             median(|phases| phases.attach),
             median(|phases| phases.read),
         ]);
     }
-    bench.tables.push(Table {
-        title: format!("Where the time of `start` goes, {items} buffers: medians"),
-        rows,
-    });
+    bench.tables.push(table);
 }

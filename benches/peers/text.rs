@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 pub(crate) struct Text {
+    path: String,
     file: File,
     bytes: Vec<u8>,
 }
@@ -14,14 +15,19 @@ pub(crate) struct Text {
 impl Text {
     /// Of a descriptor of a process.
     pub(crate) fn open(pid: u32, fd: i32) -> io::Result<Self> {
-        Self::of(&format!("/proc/{pid}/fdinfo/{fd}"))
-    }
-
-    pub(crate) fn of(path: &str) -> io::Result<Self> {
+        let path = format!("/proc/{pid}/fdinfo/{fd}");
         Ok(Self {
-            file: File::open(path)?,
+            file: File::open(&path)?,
+            path,
             bytes: vec![0; 1 << 16],
         })
+    }
+
+    /// The kernel begins anew, with a buffer of one page that it doubles until all
+    /// fits; ours is kept.
+    pub(crate) fn reopen(&mut self) -> io::Result<()> {
+        self.file = File::open(&self.path)?;
+        Ok(())
     }
 
     /// All of it, as it is now.
