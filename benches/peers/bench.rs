@@ -98,6 +98,7 @@ pub(crate) struct Bench {
     pub(crate) cold: Cold,
     pub(crate) measured: Vec<Measured>,
     pub(crate) left_out: Vec<String>,
+    pub(crate) notes: Vec<String>,
     pub(crate) tables: Vec<Table>,
 }
 
@@ -112,6 +113,8 @@ impl Bench {
         let criterion = Criterion::default()
             .without_plots()
             .sample_size(20)
+            // Of the median's error, which is not told: as few as criterion likes.
+            .nresamples(2000)
             .warm_up_time(Duration::from_millis(500))
             .measurement_time(Duration::from_secs(2))
             .configure_from_args();
@@ -127,6 +130,7 @@ impl Bench {
             machine,
             measured: Vec::new(),
             left_out: Vec::new(),
+            notes: Vec::new(),
             tables: Vec::new(),
         }
     }
@@ -136,6 +140,13 @@ impl Bench {
         let line = format!("{what}: {why}");
         if !self.left_out.contains(&line) {
             self.left_out.push(line);
+        }
+    }
+
+    /// What the report is to say of a peer.
+    pub(crate) fn note(&mut self, line: String) {
+        if !self.notes.contains(&line) {
+            self.notes.push(line);
         }
     }
 

@@ -14,6 +14,7 @@ use uring_bpf_iter::{Backend, RingFinder};
 use crate::bench::{Bench, Candidate, Case, Result};
 use crate::snapshot::ring_of;
 
+const LSFD: &str = "lsfd";
 const RINGS: &[usize] = &[1, 100, 1000];
 
 /// The argument that makes this program a process with a ring.
@@ -36,6 +37,13 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
         ] {
             let made = library(name, &holders, backend);
             all.extend(bench.candidate("discover", name, made)?);
+        }
+        match lsfd(&holders)? {
+            Some((version, lsfd)) => {
+                bench.note(format!("`{LSFD}`: {version}, a process for each look"));
+                all.push(lsfd);
+            }
+            None => bench.leave_out("discover, lsfd", "there is no such program here"),
         }
         all.push(walk(&holders)?);
         let case = Case {
@@ -128,6 +136,32 @@ fn walk<'a>(holders: &Holders) -> Result<Candidate<'a>> {
     walk.all()?;
     holders.all_found(walk.pids.iter().copied())?;
     Ok(Candidate::new("readlink and fdinfo", move || walk.all()))
+}
+
+/// A program of util-linux that lists open files, asked for rings: it tells which
+/// process has one, and reads no more of it.
+fn lsfd<'a>(holders: &Holders) -> Result<Option<(String, Candidate<'a>)>> {
+    let ask = |args: &[&str]| -> Result<String> {
+        let output = Command::new(LSFD).args(args).output()?;
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let version = match ask(&["--version"]) {
+        Ok(version) => version.trim().to_owned(),
+        Err(_) => return Ok(None),
+    };
+    let look = move || {
+        ask(&[
+            "-n",
+            "-r",
+            "-o",
+            "PID",
+            "-Q",
+            r#"NAME == "anon_inode:[io_uring]""#,
+        ])
+    };
+    holders.all_found(look()?.lines().filter_map(|pid| pid.trim().parse().ok()))?;
+    let candidate = Candidate::new(LSFD, move || Ok(look()?.len() as u64));
+    Ok(Some((version, candidate)))
 }
 
 /// The peer: the link of each descriptor of each process, and fdinfo of those

@@ -63,11 +63,13 @@ pub(crate) fn finish(bench: &Bench) -> Result<()> {
         writeln!(text, "\n{title}:\n")?;
         write_rows(&mut text, rows)?;
     }
-    if !bench.left_out.is_empty() {
-        writeln!(text, "\nLeft out:\n")?;
-    }
-    for line in &bench.left_out {
-        writeln!(text, "- {line}")?;
+    for (title, lines) in [("Peers", &bench.notes), ("Left out", &bench.left_out)] {
+        if !lines.is_empty() {
+            writeln!(text, "\n{title}:\n")?;
+        }
+        for line in lines {
+            writeln!(text, "- {line}")?;
+        }
     }
     fs::write(file("md"), &text)?;
     println!(
