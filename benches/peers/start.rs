@@ -154,7 +154,7 @@ pub(crate) fn first_record(args: &[String]) -> Result<()> {
 }
 
 fn tell(bench: &mut Bench, items: usize, phases: &[RefCell<Vec<Phases>>]) {
-    let title = format!("Where the time of `start` goes, {items} registered: medians");
+    let title = format!("Where the time of `start` goes, number of buffers {items}: medians");
     let heading = ["by", "process, until main", "attach or open", "read"];
     let mut table = Table::new(title, heading);
     for ((name, _, _), phases) in WAYS.iter().zip(phases) {
