@@ -6,10 +6,9 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use anyhow::{bail, Context as _, Result};
-use serde_json::Value;
 
 use crate::kernel::{self, Flavour};
-use crate::run::{heading, line};
+use crate::run::{cmd, heading, line};
 use crate::vm::{self, Vm};
 use crate::{system, workspace};
 
@@ -25,33 +24,28 @@ pub(crate) struct Bench {
     /// In that kernel's virtual machine alone.
     #[arg(long)]
     guest_only: bool,
-    /// A group, or what else criterion takes.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<String>,
+    /// Only what has this in its name, a regular expression.
+    filter: Option<String>,
 }
 
 /// Runs both and shows what was written.
 pub(crate) fn bench(bench: &Bench) -> Result<()> {
     system::ensure(system::BUILD)?;
     let start = SystemTime::now();
-    let program = program()?;
+    let program = workspace::bench_program("peers")?;
     if !bench.guest_only {
         heading("Benchmarks, this kernel");
         line("cargo bench --bench peers --")
-            .args(&bench.args)
+            .args(&bench.filter)
             .run()?;
     }
     heading(&format!("Benchmarks, {} with the patches", bench.kernel));
     let image = kernel::build(&bench.kernel, Flavour::Plain)?;
-    let args: Vec<&str> = SHORT
-        .split(' ')
-        .chain(bench.args.iter().map(String::as_str))
-        .collect();
-    // The guest's own /tmp is memory: criterion writes many files.
+    let measure = cmd([program]).arg("--bench").args(SHORT.split(' '));
+    // The guest's own folder is memory: criterion writes many files.
     let script = format!(
-        "CRITERION_HOME=$TMPDIR/criterion exec {} --bench {}",
-        program.display(),
-        args.join(" ")
+        "CRITERION_HOME=$TMPDIR/criterion exec {}",
+        measure.args(&bench.filter).shown()
     );
     let vm = Vm::new(&image, Flavour::Plain, 3000, script).with_memory("4G");
     let status = vm::vm(&vm)?;
@@ -63,18 +57,6 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
         0 => Ok(()),
         status => bail!("the virtual machine's exit status is {status}"),
     }
-}
-
-/// The benchmarks, compiled, as cargo names them.
-fn program() -> Result<PathBuf> {
-    let said = line("cargo bench --bench peers --no-run --message-format=json").read()?;
-    let messages = said
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let found = messages
-        .filter(|message| message["target"]["name"] == "peers")
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from));
-    found.context("cargo names no program of the benchmarks")
 }
 
 fn written_since(start: SystemTime) -> Result<Vec<PathBuf>> {

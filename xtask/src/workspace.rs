@@ -48,6 +48,12 @@ pub(crate) fn unit_tests() -> Result<PathBuf> {
     program_in(&said.read()?, &LIBRARY.replace('-', "_"), "lib")
 }
 
+/// The program of the library's benchmarks of this name, optimised.
+pub(crate) fn bench_program(name: &str) -> Result<PathBuf> {
+    let said = line("cargo bench --no-run --message-format=json --bench").arg(name);
+    program_in(&said.read()?, name, "bench")
+}
+
 fn program_in(said: &str, name: &str, kind: &str) -> Result<PathBuf> {
     let messages = said.lines().map(serde_json::from_str::<Value>);
     let found = messages.filter_map(Result::ok).find_map(|message| {
