@@ -3,18 +3,20 @@
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::{openat, readlinkat_raw, Mode, OFlags, RawDir, CWD};
 use rustix::io::Errno;
-use rustix::pipe::pipe_with;
+use rustix::pipe::{pipe_with, PipeFlags};
 use uring_bpf_iter::{Backend, RingFinder};
 
 use crate::bench::{Bench, Candidate, Case, Result};
 use crate::snapshot::ring_of;
 
 const LSFD: &str = "lsfd";
+/// As it is asked for rings.
+const RING: &str = r#"NAME == "anon_inode:[io_uring]""#;
 const RINGS: &[usize] = &[1, 100, 1000];
 
 /// The argument that makes this program a process with a ring.
@@ -67,7 +69,7 @@ struct Holders {
 
 impl Holders {
     fn new() -> Result<Self> {
-        let (input, keep) = pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let (input, keep) = pipe_with(PipeFlags::CLOEXEC)?;
         Ok(Self {
             children: Vec::new(),
             keep: Some(keep),
@@ -75,21 +77,18 @@ impl Holders {
         })
     }
 
-    /// Starts more, until there are so many.
+    /// Starts more, until there are so many. Each has its ring when it has said so.
     fn grow(&mut self, wanted: usize) -> Result<()> {
-        let (said, say) = pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-        let before = self.children.len();
         while self.children.len() < wanted {
-            let child = Command::new("/proc/self/exe")
+            let mut child = Command::new("/proc/self/exe")
                 .arg(ROLE)
                 .stdin(self.input.try_clone()?)
-                .stdout(say.try_clone()?)
+                .stdout(Stdio::piped())
                 .spawn()?;
+            let said = child.stdout.take();
             self.children.push(child);
+            said.ok_or("no output")?.read_exact(&mut [0])?;
         }
-        drop(say);
-        let mut ready = vec![0; wanted - before];
-        std::fs::File::from(said).read_exact(&mut ready)?;
         Ok(())
     }
 
@@ -149,16 +148,7 @@ fn lsfd<'a>(holders: &Holders) -> Result<Option<(String, Candidate<'a>)>> {
         Ok(version) => version.trim().to_owned(),
         Err(_) => return Ok(None),
     };
-    let look = move || {
-        ask(&[
-            "-n",
-            "-r",
-            "-o",
-            "PID",
-            "-Q",
-            r#"NAME == "anon_inode:[io_uring]""#,
-        ])
-    };
+    let look = move || ask(&["--raw", "--output=PID", "--noheadings", "--filter", RING]);
     holders.all_found(look()?.lines().filter_map(|pid| pid.trim().parse().ok()))?;
     let candidate = Candidate::new(LSFD, move || Ok(look()?.len() as u64));
     Ok(Some((version, candidate)))
