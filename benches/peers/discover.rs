@@ -13,10 +13,8 @@ use uring_bpf_iter::{Backend, RingFinder};
 
 use crate::bench::{Bench, Candidate, Case, Result};
 use crate::snapshot::ring_of;
+use crate::tools;
 
-const LSFD: &str = "lsfd";
-/// As it is asked for rings.
-const RING: &str = r#"NAME == "anon_inode:[io_uring]""#;
 const RINGS: &[usize] = &[1, 100, 1000];
 
 /// The argument that makes this program a process with a ring.
@@ -40,13 +38,8 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
             let made = library(name, &holders, backend);
             all.extend(bench.candidate("discover", name, made)?);
         }
-        match lsfd(&holders)? {
-            Some((version, lsfd)) => {
-                bench.note(format!("`{LSFD}`: {version}, a process for each look"));
-                all.push(lsfd);
-            }
-            None => bench.leave_out("discover, lsfd", "there is no such program here"),
-        }
+        let check = |found: Vec<u32>| holders.all_found(found.into_iter());
+        all.extend(tools::candidates(bench, check)?);
         all.push(walk(&holders)?);
         let case = Case {
             group: "discover",
@@ -135,23 +128,6 @@ fn walk<'a>(holders: &Holders) -> Result<Candidate<'a>> {
     walk.all()?;
     holders.all_found(walk.pids.iter().copied())?;
     Ok(Candidate::new("readlink and fdinfo", move || walk.all()))
-}
-
-/// A program of util-linux that lists open files, asked for rings: it tells which
-/// process has one, and reads no more of it.
-fn lsfd<'a>(holders: &Holders) -> Result<Option<(String, Candidate<'a>)>> {
-    let ask = |args: &[&str]| -> Result<String> {
-        let output = Command::new(LSFD).args(args).output()?;
-        Ok(String::from_utf8(output.stdout)?)
-    };
-    let version = match ask(&["--version"]) {
-        Ok(version) => version.trim().to_owned(),
-        Err(_) => return Ok(None),
-    };
-    let look = move || ask(&["--raw", "--output=PID", "--noheadings", "--filter", RING]);
-    holders.all_found(look()?.lines().filter_map(|pid| pid.trim().parse().ok()))?;
-    let candidate = Candidate::new(LSFD, move || Ok(look()?.len() as u64));
-    Ok(Some((version, candidate)))
 }
 
 /// The peer: the link of each descriptor of each process, and fdinfo of those

@@ -25,6 +25,7 @@ mod report;
 mod snapshot;
 mod start;
 mod text;
+mod tools;
 
 use std::process::ExitCode;
 
