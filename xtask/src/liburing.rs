@@ -19,7 +19,7 @@ use list::{List, LIST};
 use outcome::{differences, Outcome, Outcomes};
 
 /// How often a program is run again if it did not end alike.
-const AGAIN: usize = 3;
+const AGAIN: usize = 6;
 
 /// What to run them on.
 #[derive(clap::Args)]
