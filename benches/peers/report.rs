@@ -169,9 +169,10 @@ fn plural(item: &str, number: usize) -> String {
 }
 
 fn ratio(ratio: f64) -> String {
-    match ratio < 10.0 {
-        true => format!("{ratio:.2}"),
-        false => format!("{ratio:.1}"),
+    match ratio {
+        ratio if ratio < 0.1 => format!("{ratio:.4}"),
+        ratio if ratio < 10.0 => format!("{ratio:.2}"),
+        ratio => format!("{ratio:.1}"),
     }
 }
 
