@@ -19,13 +19,18 @@ const PANELS: &[(&str, &str)] = &[
     ("discover", "rings of a machine"),
 ];
 
-const COLOURS: &[RGBColor] = &[
-    RGBColor(0, 90, 170),
-    RGBColor(210, 60, 40),
-    RGBColor(0, 130, 80),
-    RGBColor(150, 80, 170),
-    RGBColor(200, 130, 0),
-    RGBColor(90, 90, 90),
+/// The same in all panels; others are black.
+const COLOURS: &[(&str, RGBColor)] = &[
+    ("native", RGBColor(210, 60, 40)),
+    ("task-file", RGBColor(0, 90, 170)),
+    ("task-file, locked", RGBColor(110, 170, 220)),
+    ("fdinfo, this crate", RGBColor(0, 130, 80)),
+    ("fdinfo, read alone", RGBColor(200, 200, 120)),
+    ("fdinfo, opened and parsed", RGBColor(200, 130, 0)),
+    ("fdinfo, read and parsed", RGBColor(90, 90, 90)),
+    ("readlink and fdinfo", RGBColor(90, 90, 90)),
+    ("lsfd", RGBColor(150, 80, 170)),
+    ("bpftrace", RGBColor(220, 120, 180)),
 ];
 
 type Panel<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -99,8 +104,9 @@ fn panel<'a>(
         .y_label_formatter(&|y| format!("{y}"))
         .light_line_style(WHITE)
         .draw()?;
-    for ((name, points), colour) in lines.iter().zip(COLOURS.iter().cycle()) {
-        let style = colour.stroke_width(2);
+    for (name, points) in lines {
+        let known = COLOURS.iter().find(|(known, _)| known == name);
+        let style = known.map_or(BLACK, |(_, colour)| *colour).stroke_width(2);
         chart
             .draw_series(LineSeries::new(points.iter().copied(), style).point_size(3))?
             .label(*name)
