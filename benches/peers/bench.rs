@@ -144,7 +144,8 @@ impl Bench {
     }
 
     /// What the report is to say of a peer.
-    pub(crate) fn note(&mut self, line: String) {
+    pub(crate) fn note(&mut self, line: impl Into<String>) {
+        let line = line.into();
         if !self.notes.contains(&line) {
             self.notes.push(line);
         }

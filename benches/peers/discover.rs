@@ -41,6 +41,10 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
         let check = |found: Vec<u32>| holders.all_found(found.into_iter());
         all.extend(tools::candidates(bench, check)?);
         all.push(walk(&holders)?);
+        bench.note(
+            "`readlink and fdinfo`, `lsfd` and `bpftrace` see descriptors alone; task-file \
+             also registered descriptors and mappings",
+        );
         let case = Case {
             group: "discover",
             items,

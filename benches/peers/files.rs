@@ -34,6 +34,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
             all.extend(bench.candidate("files", name, made)?);
         }
         all.push(read_and_parsed(&ring)?);
+        bench.note("fdinfo tells of a registered file its name alone");
         let case = Case {
             group: "files",
             items,

@@ -42,6 +42,10 @@ pub(crate) fn ring_of(buffers: usize) -> Result<TestRing> {
 }
 
 fn candidates<'a>(bench: &mut Bench, ring: &TestRing) -> Result<Vec<Candidate<'a>>> {
+    bench.note(
+        "`fdinfo, read and parsed`: the file is kept open, so that the kernel keeps its \
+         buffer, and so is ours",
+    );
     let mut all = Vec::new();
     for (name, backend, locked) in [
         ("native", Backend::Native, false),
