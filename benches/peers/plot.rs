@@ -90,11 +90,13 @@ fn panel<'a>(
     let longest = points().map(|(_, y)| *y).fold(0.0, f64::max);
     let mut chart = ChartBuilder::on(area)
         .margin(12)
+        .margin_right(30)
         .set_label_area_size(LabelAreaPosition::Left, 64)
         .set_label_area_size(LabelAreaPosition::Bottom, 44)
         .build_cartesian_2d(
             (0.8..ceil(most)).log_scale(),
-            (floor(least)..ceil(longest)).log_scale(),
+            // Room for the legend.
+            (floor(least)..10.0 * ceil(longest)).log_scale(),
         )?;
     chart
         .configure_mesh()
