@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::sync::{Mutex, PoisonError};
 
 use memchr::memmem;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -31,10 +32,17 @@ const MOST: u32 = 1 << 28;
 
 /// Whether the kernel has an iterator target of this name. (Its function has a
 /// name that nothing else has: DEFINE_BPF_ITER_FUNC, include/linux/bpf.h.)
-pub(crate) fn has_target(name: &CStr) -> io::Result<bool> {
+pub(crate) fn has_target(name: &'static CStr) -> io::Result<bool> {
+    static KNOWN: Mutex<Vec<(&CStr, bool)>> = Mutex::new(Vec::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, answer)) = known.iter().find(|(of, _)| *of == name) {
+        return Ok(*answer);
+    }
     let names = names(&File::open(BTF)?)?;
     let wanted = [b"\0bpf_iter_", name.to_bytes_with_nul()].concat();
-    Ok(memmem::find(&names, &wanted).is_some())
+    let answer = memmem::find(&names, &wanted).is_some();
+    known.push((name, answer));
+    Ok(answer)
 }
 
 /// All names, each with a NUL in front of it and one behind.

@@ -32,6 +32,18 @@ use crate::sys::observer::{Observer, Outcome};
 
 const PROGRAM: &CStr = c"dump_locked";
 const PAUSE: Duration = Duration::from_millis(1);
+/// How often a call may pass the tracepoint unseen: the kernel leaves a program out
+/// on a CPU where another task is inside of it (bpf_prog_enter_recur()).
+const MISSES: u32 = 3;
+
+/// How a walk ended.
+enum Walked {
+    Whole(usize),
+    /// For lack of room: so many records would fit.
+    NoRoom(usize),
+    /// The program has not seen the observer's call, which ended with this errno.
+    Missed(i32),
+}
 
 /// What is needed for walks under the lock; made at the first one.
 pub(crate) struct Locked<R> {
@@ -65,9 +77,33 @@ impl<R: Dumped> Locked<R> {
         which: u64,
     ) -> Result<usize> {
         let start = Instant::now();
+        let mut missed = 0;
+        loop {
+            match self.walk_once(walker, start, limit, which)? {
+                Walked::Whole(nr) => return Ok(nr),
+                Walked::NoRoom(capacity) => self.capacity = capacity,
+                // EINVAL is what the call is for.
+                Walked::Missed(errno) if missed == MISSES || errno != libc::EINVAL => {
+                    return Err(not_permitted(
+                        "call io_uring_register(2) on the ring",
+                        io::Error::from_raw_os_error(errno),
+                    ))
+                }
+                Walked::Missed(_) => missed += 1,
+            }
+        }
+    }
+
+    fn walk_once(
+        &mut self,
+        walker: &mut Walker<R>,
+        start: Instant,
+        limit: Duration,
+        which: u64,
+    ) -> Result<Walked> {
         let ring = copy_descriptor(walker)?;
-        // Put back by a walk that has ended, so that no later call of somebody
-        // else can be taken for that of its observer.
+        // Put back once the answer of its walk stands, so that no later call of
+        // somebody else can be taken for that of its observer.
         let mut attached = match self.attached.take() {
             Some(attached) => attached,
             None => attach(self.capacity)?,
@@ -97,28 +133,34 @@ impl<R: Dumped> Locked<R> {
         let maps = &mut attached.maps;
         maps.ask(request(walker.address(), which, &observer, &look))?;
         let left = limit.saturating_sub(start.elapsed()).max(PAUSE);
-        match observer.run(left) {
-            Ok(Outcome::Returned(errno)) => {
-                let reply = maps.answer()?;
-                match maps::room_for::<R>(reply.nr_slots as usize) {
-                    Some(capacity) if reply.status() == Some(Status::TooMany) => {
-                        self.capacity = capacity;
-                        self.walk(walker, limit.saturating_sub(start.elapsed()), which)
-                    }
-                    _ => {
-                        let judged = judge::<R>(walker.address(), which, &reply, errno)?;
-                        self.attached = Some(attached);
-                        judged.map_err(|why| contended(why, attempts))
-                    }
+        let errno = match observer.run(left) {
+            Ok(Outcome::Returned(errno)) => errno,
+            // A program may still be on its way to write.
+            Ok(Outcome::TimedOut) => return Err(contended(Contention::LockTimeout, attempts)),
+            Ok(Outcome::Killed) => {
+                return Err(Error::os(
+                    "wait for the observer",
+                    io::Error::other("something killed it"),
+                ))
+            }
+            Err(e) => return Err(Error::os("start the observer", e)),
+        };
+        let reply = maps.answer()?;
+        match reply.status() {
+            // Either the call did not come as far as the tracepoint, or the kernel
+            // has left the program out there.
+            Some(Status::NotFound) => return Ok(Walked::Missed(errno)),
+            Some(Status::TooMany) => {
+                if let Some(capacity) = maps::room_for::<R>(reply.nr_slots as usize) {
+                    return Ok(Walked::NoRoom(capacity));
                 }
             }
-            // A program may still be on its way to write.
-            Ok(Outcome::TimedOut) => Err(contended(Contention::LockTimeout, attempts)),
-            Ok(Outcome::Killed) => Err(Error::os(
-                "wait for the observer",
-                io::Error::other("something killed it"),
-            )),
-            Err(e) => Err(Error::os("start the observer", e)),
+            _ => {}
+        }
+        self.attached = Some(attached);
+        match judge::<R>(walker.address(), which, &reply)? {
+            Ok(nr) => Ok(Walked::Whole(nr)),
+            Err(why) => Err(contended(why, attempts)),
         }
     }
 
@@ -159,23 +201,17 @@ fn request(address: &Address, which: u64, observer: &Observer, look: &WalkReply)
     }
 }
 
-/// What the program and the observer's call say together.
+/// What the program says that has seen the observer's call.
 fn judge<R: Dumped>(
     address: &Address,
     which: u64,
     reply: &WalkReply,
-    errno: i32,
 ) -> Result<Result<usize, Contention>> {
     match reply.status() {
         Some(Status::NotLocked) => Err(unsupported(
             "this kernel's tracepoint io_uring_register fires after the unlock; \
              Linux 6.13 and later fire it before"
                 .into(),
-        )),
-        // The call did not come as far as the tracepoint.
-        Some(Status::NotFound) => Err(not_permitted(
-            "call io_uring_register(2) on the ring",
-            io::Error::from_raw_os_error(errno),
         )),
         _ => outcome::<R>(address, which, reply),
     }

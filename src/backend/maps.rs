@@ -6,7 +6,7 @@ use crate::backend::task_file::page_shift;
 use crate::error::{Error, Result};
 use crate::record::wire::{WalkReply, WalkRequest};
 use crate::record::Dumped;
-use crate::sys::bpf::Object;
+use crate::sys::bpf::{Loaded, Object};
 use crate::sys::shared::Shared;
 
 /// An object of `R`, with room for so many records.
@@ -33,7 +33,7 @@ pub(crate) struct Maps<R> {
 }
 
 impl<R: Dumped> Maps<R> {
-    pub(crate) fn of(object: &Object, capacity: usize) -> Result<Self> {
+    pub(crate) fn of(object: &Loaded, capacity: usize) -> Result<Self> {
         let fail = |e| Error::os("mmap of a BPF map", e);
         let fd = |name| object.map_fd(name).map_err(fail);
         Ok(Self {

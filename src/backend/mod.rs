@@ -78,6 +78,8 @@ pub enum Reason {
     NotPermitted(io::Error),
     /// The kernel does not describe its types.
     MissingBtf,
+    /// It does, in a file that cannot be read.
+    UnreadableBtf(io::Error),
     /// /proc is not mounted, or shows another pid namespace.
     WrongProc,
     /// The kernel has no such iterator target.
@@ -114,6 +116,9 @@ impl fmt::Display for Reason {
                  or /sys is not mounted",
                 select::BTF
             ),
+            Self::UnreadableBtf(source) => {
+                write!(f, "{} cannot be read: {source}", select::BTF)
+            }
             Self::WrongProc => write!(
                 f,
                 "/proc is not mounted or shows another pid namespace: mount -t proc proc /proc"

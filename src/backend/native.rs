@@ -174,7 +174,13 @@ fn require<R: Dumped>() -> Result<(), NotOpened> {
     match btf::has_target(R::TARGET) {
         Ok(true) => Ok(()),
         Ok(false) => Err(NotOpened::Refused(Reason::MissingTarget(target))),
-        Err(e) => Err(NotOpened::Failed(Error::os("read the kernel's BTF", e))),
+        Err(e) => Err(match e.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => {
+                NotOpened::Failed(Error::os("read the kernel's BTF", e))
+            }
+            // Hidden, or none: another backend may do without it.
+            _ => NotOpened::Refused(Reason::UnreadableBtf(e)),
+        }),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::backend::select::NotOpened;
 use crate::backend::Reason;
 use crate::error::{Error, Result};
-use crate::sys::bpf::{self, LoadError, Object, Tasks};
+use crate::sys::bpf::{self, LoadError, Loaded, Object, Tasks};
 
 /// Programs that are loaded together, and what stands for them on kernels
 /// before 6.9.
@@ -21,12 +21,12 @@ pub(crate) struct Forms {
 /// Set once a kernel has refused the direct form: it will do so again.
 pub(super) static COMPAT: AtomicBool = AtomicBool::new(false);
 
-/// Cleared once that way has failed where the other one has not.
+/// Cleared once the kernel has refused a loader, and not what libbpf loads.
 pub(super) static FAST: AtomicBool = AtomicBool::new(true);
 
 /// An object with some programs of it, loaded.
 pub(crate) struct Programs {
-    pub(crate) object: Object,
+    pub(crate) object: Loaded,
     pub(crate) names: &'static [&'static CStr],
 }
 
@@ -67,16 +67,17 @@ impl Programs {
                 log: String::new(),
             })
         };
+        let mut refused = false;
         if FAST.load(Ordering::Relaxed) {
-            let mut object = open()?;
-            if object.load_fast(names).is_ok() {
-                return Ok(Self { object, names });
+            match open()?.load_fast(names) {
+                Ok(object) => return Ok(Self { object, names }),
+                Err(error) => refused = !is_short(&error),
             }
         }
-        let mut object = open()?;
-        object.load(names)?;
-        // What failed was not the program.
-        FAST.store(false, Ordering::Relaxed);
+        let object = open()?.load(names)?;
+        if refused {
+            FAST.store(false, Ordering::Relaxed);
+        }
         Ok(Self { object, names })
     }
 
@@ -113,17 +114,26 @@ fn is_verdict(error: &LoadError) -> bool {
     !is_permission(error) && errno.is_some_and(|errno| said.contains(&errno))
 }
 
+/// The kernel did not look at the programs, or not to their end, and may do so next
+/// time.
+fn is_short(error: &io::Error) -> bool {
+    let short = [
+        libc::EMFILE,
+        libc::ENFILE,
+        libc::ENOMEM,
+        libc::EINTR,
+        libc::EAGAIN,
+    ];
+    error
+        .raw_os_error()
+        .is_some_and(|errno| short.contains(&errno))
+}
+
 fn refusal(error: LoadError) -> NotOpened {
     if is_permission(&error) {
         return NotOpened::Refused(Reason::NotPermitted(error.source));
     }
-    // The kernel did not look at the programs, and may do so next time.
-    let short = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EINTR];
-    if error
-        .source
-        .raw_os_error()
-        .is_some_and(|errno| short.contains(&errno))
-    {
+    if is_short(&error.source) {
         return NotOpened::Failed(Error::os("load BPF programs", error.source));
     }
     // libbpf says ESRCH when the kernel's BTF lacks the attach target. (The

@@ -254,7 +254,8 @@ impl<R: Dumped> UringIter<R> {
     /// so long it keeps the ring's descriptor open, no other, and the memory of
     /// this process in use, also when this process ends.
     ///
-    /// From the first such read until the iterator is dropped, a small program runs
+    /// From the first such read until the iterator is dropped, in children of fork(2)
+    /// as well, a small program runs
     /// at each io_uring_register(2) of the machine, and does nothing but at the
     /// child's: to attach it anew takes longer than all the rest of a read.
     ///

@@ -1,15 +1,16 @@
 //! BPF objects, links and iterators, through libbpf.
 
-use std::ffi::{c_char, c_int, CStr};
+use std::ffi::{c_char, c_int, CStr, CString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::{Mutex, PoisonError};
 
 use libbpf_sys as libbpf;
 
 use super::loader::{self, Made};
+use super::signals::Blocked;
 
 /// Bytes of an ELF file, aligned as libelf reads them best.
 #[repr(C, align(8))]
@@ -59,11 +60,17 @@ pub(crate) struct LoadError {
     pub(crate) log: String,
 }
 
-/// A BPF object: its maps and the programs that were chosen from it.
+/// A BPF object: its maps and programs, none of them loaded.
 pub(crate) struct Object {
     ptr: NonNull<libbpf::bpf_object>,
-    /// What a loader has made in place of libbpf.
-    made: Option<Made>,
+}
+
+/// The maps of an object, and the programs that were chosen from it.
+pub(crate) enum Loaded {
+    /// By libbpf, which keeps their descriptors.
+    Libbpf(Object),
+    /// By a loader.
+    Loader(Made),
 }
 
 // SAFETY: libbpf keeps no thread-local state for an object, and all methods
@@ -132,7 +139,7 @@ impl Object {
             libbpf::bpf_object__open_mem(file.as_ptr().cast(), file.len() as u64, ptr::null())
         };
         match NonNull::new(ptr) {
-            Some(ptr) => Ok(Self { ptr, made: None }),
+            Some(ptr) => Ok(Self { ptr }),
             None => Err(io::Error::last_os_error()),
         }
     }
@@ -146,36 +153,39 @@ impl Object {
     }
 
     /// Loads the maps and these programs by a program in the kernel, which takes
-    /// half the time that `load` takes and less. An object for which that failed
-    /// can no longer be loaded at all.
-    pub(crate) fn load_fast(&mut self, programs: &[&CStr]) -> io::Result<()> {
+    /// half the time that `load` takes and less.
+    pub(crate) fn load_fast(mut self, programs: &[&CStr]) -> io::Result<Loaded> {
         let _quiet = Quiet::new();
+        // With one pending, the verifier gives up (EAGAIN).
+        let _blocked = Blocked::new();
         if !loader::can_serve() {
             return Err(io::ErrorKind::Unsupported.into());
         }
         room_to_probe()?;
         self.choose(programs, None)?;
-        self.made = Some(loader::load(self.ptr, &self.maps(), &self.chosen())?);
-        Ok(())
+        loader::load(self.ptr, self.map_names(), self.chosen()).map(Loaded::Loader)
     }
 
     /// Loads the maps and these programs, and no other.
-    pub(crate) fn load(&mut self, programs: &[&CStr]) -> Result<(), LoadError> {
+    pub(crate) fn load(mut self, programs: &[&CStr]) -> Result<Loaded, LoadError> {
         let mut log = vec![0u8; 64 * 1024];
         let _quiet = Quiet::new();
-        room_to_probe()
+        let _blocked = Blocked::new();
+        let loaded = room_to_probe()
             .and_then(|()| self.choose(programs, Some(&mut log)))
             .and_then(|()| {
                 // SAFETY: an open object that has not been loaded yet.
                 check(unsafe { libbpf::bpf_object__load(self.ptr.as_ptr()) })
-            })
-            .map(drop)
-            .map_err(|source| LoadError {
+            });
+        match loaded {
+            Ok(_) => Ok(Loaded::Libbpf(self)),
+            Err(source) => Err(LoadError {
                 source,
                 log: CStr::from_bytes_until_nul(&log)
                     .map(|text| text.to_string_lossy().into_owned())
                     .unwrap_or_default(),
-            })
+            }),
+        }
     }
 
     fn choose(&mut self, programs: &[&CStr], mut log: Option<&mut [u8]>) -> io::Result<()> {
@@ -213,21 +223,34 @@ impl Object {
         std::iter::successors(next(None), |&program| next(Some(program))).collect()
     }
 
-    /// Those that are loaded, or are to be.
-    fn chosen(&self) -> Vec<NonNull<libbpf::bpf_program>> {
+    /// The names of those that are to be loaded.
+    fn chosen(&self) -> Vec<CString> {
         let mut programs = self.programs();
         // SAFETY: a program of this object.
         programs.retain(|program| unsafe { libbpf::bpf_program__autoload(program.as_ptr()) });
-        programs
+        let name = |program: NonNull<_>| {
+            // SAFETY: a program of this object, which keeps its name, terminated.
+            let name = unsafe { libbpf::bpf_program__name(program.as_ptr()) };
+            // SAFETY: as above.
+            unsafe { CStr::from_ptr(name) }.to_owned()
+        };
+        programs.into_iter().map(name).collect()
     }
 
-    fn maps(&self) -> Vec<NonNull<libbpf::bpf_map>> {
+    fn map_names(&self) -> Vec<CString> {
         let next = |map: Option<NonNull<_>>| {
             let before = map.map_or(ptr::null_mut(), NonNull::as_ptr);
             // SAFETY: an open object, and null or a map of it.
             NonNull::new(unsafe { libbpf::bpf_object__next_map(self.ptr.as_ptr(), before) })
         };
-        std::iter::successors(next(None), |&map| next(Some(map))).collect()
+        let name = |map: NonNull<_>| {
+            // SAFETY: a map of this object, which keeps its name, terminated.
+            let name = unsafe { libbpf::bpf_map__name(map.as_ptr()) };
+            // SAFETY: as above.
+            unsafe { CStr::from_ptr(name) }.to_owned()
+        };
+        let maps = std::iter::successors(next(None), |&map| next(Some(map)));
+        maps.map(name).collect()
     }
 
     fn map(&self, name: &CStr) -> io::Result<NonNull<libbpf::bpf_map>> {
@@ -242,12 +265,15 @@ impl Object {
             unsafe { libbpf::bpf_object__find_program_by_name(self.ptr.as_ptr(), name.as_ptr()) };
         NonNull::new(program).ok_or_else(io::Error::last_os_error)
     }
+}
 
+impl Loaded {
     pub(crate) fn map_fd(&self, name: &CStr) -> io::Result<BorrowedFd<'_>> {
-        let map = self.map(name)?;
-        if let Some(made) = &self.made {
-            return made.map(map).ok_or_else(|| io::ErrorKind::NotFound.into());
-        }
+        let object = match self {
+            Self::Libbpf(object) => object,
+            Self::Loader(made) => return fd_of(&made.maps, name),
+        };
+        let map = object.map(name)?;
         // SAFETY: a map of this object.
         let fd = check(unsafe { libbpf::bpf_map__fd(map.as_ptr()) })?;
         // SAFETY: the object keeps the descriptor open as long as it lives.
@@ -255,16 +281,23 @@ impl Object {
     }
 
     pub(crate) fn program_fd(&self, name: &CStr) -> io::Result<BorrowedFd<'_>> {
-        let program = self.program(name)?;
-        if let Some(made) = &self.made {
-            let fd = made.program(program);
-            return fd.ok_or_else(|| io::ErrorKind::NotFound.into());
-        }
+        let object = match self {
+            Self::Libbpf(object) => object,
+            Self::Loader(made) => return fd_of(&made.programs, name),
+        };
+        let program = object.program(name)?;
         // SAFETY: a program of this object.
         let fd = check(unsafe { libbpf::bpf_program__fd(program.as_ptr()) })?;
         // SAFETY: the object keeps the descriptor open as long as it lives.
         Ok(unsafe { BorrowedFd::borrow_raw(fd) })
     }
+}
+
+fn fd_of<'a>(made: &'a [(CString, OwnedFd)], name: &CStr) -> io::Result<BorrowedFd<'a>> {
+    let mut made = made.iter();
+    made.find(|(of, _)| **of == *name)
+        .map(|(_, fd)| fd.as_fd())
+        .ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 impl Drop for Object {
@@ -454,8 +487,8 @@ mod tests {
             true => c"dump_file",
             false => c"dump_file_compat",
         };
-        let mut object = Object::open(bufs_object()).unwrap();
-        object.load_fast(&[program]).unwrap();
+        let object = Object::open(bufs_object()).unwrap();
+        let object = object.load_fast(&[program]).unwrap();
         object.program_fd(program).unwrap();
         object.program_fd(c"dump_task").unwrap_err();
         object.map_fd(c".bss.request").unwrap();

@@ -6,22 +6,22 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::OnceLock;
 
-use rustix::mm::{madvise, mmap_anonymous, Advice, MapFlags, ProtFlags};
+use rustix::mm::{madvise, mmap_anonymous, munmap, Advice, MapFlags, ProtFlags};
 
 /// What a child of fork(2) finds to be 0 (MADV_WIPEONFORK, Linux 4.14).
 struct Wiped(NonNull<AtomicU64>);
 
-// SAFETY: it is never unmapped, and an atomic.
+// SAFETY: an atomic, in memory that stays where it is.
 unsafe impl Send for Wiped {}
 // SAFETY: as above.
 unsafe impl Sync for Wiped {}
 
-/// A number that no process has with any of its ancestors in common, from the
-/// first one that asks on.
+/// A number that a process has in common with none of its ancestors that have
+/// asked for theirs before they had it as a child.
 ///
 /// # Errors
 ///
-/// ENOMEM, at the first call.
+/// Those of mmap(2) and madvise(2), until they succeed once.
 pub(super) fn generation() -> io::Result<u64> {
     // A child has its parent's, and so goes on from there.
     static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -36,24 +36,40 @@ pub(super) fn generation() -> io::Result<u64> {
 }
 
 fn cell() -> io::Result<&'static AtomicU64> {
-    static CELL: OnceLock<Option<Wiped>> = OnceLock::new();
-    match CELL.get_or_init(|| map().ok()) {
-        // SAFETY: mapped for as long as the process lives, aligned as a page is,
-        // and never anything but this atomic.
-        Some(wiped) => Ok(unsafe { wiped.0.as_ref() }),
-        None => Err(io::ErrorKind::OutOfMemory.into()),
+    static CELL: OnceLock<Wiped> = OnceLock::new();
+    let wiped = match CELL.get() {
+        Some(wiped) => wiped,
+        None => {
+            let new = Wiped::map()?;
+            // Another thread may have been faster: then ours goes.
+            CELL.get_or_init(|| new)
+        }
+    };
+    // SAFETY: mapped for as long as the process lives, aligned as a page is, and
+    // never anything but this atomic.
+    Ok(unsafe { wiped.0.as_ref() })
+}
+
+const LEN: usize = size_of::<AtomicU64>();
+
+impl Wiped {
+    fn map() -> io::Result<Self> {
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: no address is asked for, so no mapping of ours is replaced.
+        let start = unsafe { mmap_anonymous(ptr::null_mut(), LEN, access, MapFlags::PRIVATE) }?;
+        let wiped = Self(NonNull::new(start.cast()).ok_or(io::ErrorKind::InvalidData)?);
+        // SAFETY: our own mapping, whole: its one page.
+        unsafe { madvise(start, LEN, Advice::LinuxWipeOnFork) }?;
+        Ok(wiped)
     }
 }
 
-fn map() -> io::Result<Wiped> {
-    let len = size_of::<AtomicU64>();
-    let access = ProtFlags::READ | ProtFlags::WRITE;
-    // SAFETY: no address is asked for, so no mapping of ours is replaced.
-    let start = unsafe { mmap_anonymous(ptr::null_mut(), len, access, MapFlags::PRIVATE) }?;
-    // SAFETY: our own mapping, whole: its one page.
-    unsafe { madvise(start, len, Advice::LinuxWipeOnFork) }?;
-    let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::InvalidData)?;
-    Ok(Wiped(start))
+impl Drop for Wiped {
+    fn drop(&mut self) {
+        // SAFETY: the range that was mapped; what is in a static is not dropped, and
+        // nobody else was lent it.
+        let _ = unsafe { munmap(self.0.as_ptr().cast(), LEN) };
+    }
 }
 
 #[cfg(test)]

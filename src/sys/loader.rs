@@ -6,9 +6,9 @@
 //! kernel itself, which need not read its own types from a file, as libbpf does
 //! each time. It says less about what went wrong.
 
-use std::ffi::c_int;
+use std::ffi::{c_int, CString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
 use libbpf_sys as libbpf;
@@ -26,27 +26,10 @@ const MAP: usize = 16;
 /// `struct bpf_prog_desc`: the descriptor.
 const PROGRAM: usize = 4;
 
-type Map = NonNull<libbpf::bpf_map>;
-type Program = NonNull<libbpf::bpf_program>;
-
-/// What a loader has made.
-pub(super) struct Made {
-    /// By the object's own, whose addresses are nothing but their names here.
-    maps: Vec<(Map, OwnedFd)>,
-    programs: Vec<(Program, OwnedFd)>,
-}
-
-impl Made {
-    pub(super) fn map(&self, map: Map) -> Option<BorrowedFd<'_>> {
-        let mut made = self.maps.iter();
-        made.find(|(of, _)| *of == map).map(|(_, fd)| fd.as_fd())
-    }
-
-    pub(super) fn program(&self, program: Program) -> Option<BorrowedFd<'_>> {
-        let mut made = self.programs.iter();
-        made.find(|(of, _)| *of == program)
-            .map(|(_, fd)| fd.as_fd())
-    }
+/// What a loader has made, by name.
+pub(crate) struct Made {
+    pub(super) maps: Vec<(CString, OwnedFd)>,
+    pub(super) programs: Vec<(CString, OwnedFd)>,
 }
 
 /// Whether the loaders of the libbpf that is linked are known, and work here:
@@ -60,12 +43,12 @@ pub(super) fn can_serve() -> bool {
     (major, minor) == VERSION && taken
 }
 
-/// Loads an open object, with all its maps, and those of its programs that are to
-/// be loaded, both in its order. It cannot be loaded in another way then.
+/// Loads an open object: all its maps, and those of its programs that are to be
+/// loaded, whose names these are in the object's order. It is of no use then.
 pub(super) fn load(
     object: NonNull<libbpf::bpf_object>,
-    maps: &[Map],
-    programs: &[Program],
+    maps: Vec<CString>,
+    programs: Vec<CString>,
 ) -> io::Result<Made> {
     let mut loader = libbpf::gen_loader_opts {
         sz: size_of::<libbpf::gen_loader_opts>() as u64,
@@ -130,7 +113,7 @@ fn program(loader: &libbpf::gen_loader_opts, data: &OwnedFd) -> io::Result<Owned
     })
 }
 
-fn run(program: &OwnedFd, maps: &[Map], programs: &[Program]) -> io::Result<Made> {
+fn run(program: &OwnedFd, maps: Vec<CString>, programs: Vec<CString>) -> io::Result<Made> {
     let (first_map, first_program) = (HEAD, HEAD + maps.len() * MAP);
     let size = first_program + programs.len() * PROGRAM;
     let mut context = vec![0u8; size];
@@ -149,21 +132,28 @@ fn run(program: &OwnedFd, maps: &[Map], programs: &[Program]) -> io::Result<Made
     // The compiler did not see the kernel write.
     let context = std::hint::black_box(context);
     check(opts.retval as c_int)?;
+    // All are ours before any of them is refused.
     let descriptor = |at: usize| {
-        let raw = context[at..at + 4].try_into().map(c_int::from_ne_bytes);
-        match raw {
-            Ok(raw) if raw > 0 => check_fd(raw),
-            _ => Err(io::ErrorKind::InvalidData.into()),
-        }
+        let raw = context[at..at + 4]
+            .try_into()
+            .map_or(0, c_int::from_ne_bytes);
+        check_fd(if raw > 0 { raw } else { -libc::EBADF })
     };
-    let maps = maps.iter().enumerate();
-    let programs = programs.iter().enumerate();
+    let fds = |first: usize, size: usize, nr: usize| {
+        (0..nr)
+            .map(|i| descriptor(first + i * size))
+            .collect::<Vec<_>>()
+    };
+    let map_fds = fds(first_map, MAP, maps.len());
+    let program_fds = fds(first_program, PROGRAM, programs.len());
+    let named = |names: Vec<CString>, fds: Vec<io::Result<OwnedFd>>| {
+        let pairs = names.into_iter().zip(fds);
+        pairs
+            .map(|(name, fd)| Ok((name, fd?)))
+            .collect::<io::Result<_>>()
+    };
     Ok(Made {
-        maps: maps
-            .map(|(i, &map)| Ok((map, descriptor(first_map + i * MAP)?)))
-            .collect::<io::Result<_>>()?,
-        programs: programs
-            .map(|(i, &program)| Ok((program, descriptor(first_program + i * PROGRAM)?)))
-            .collect::<io::Result<_>>()?,
+        maps: named(maps, map_fds)?,
+        programs: named(programs, program_fds)?,
     })
 }

@@ -15,3 +15,5 @@ mod loader;
 pub(crate) mod observer;
 #[cfg(feature = "bpf")]
 pub(crate) mod shared;
+#[cfg(feature = "bpf")]
+mod signals;

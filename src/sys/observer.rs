@@ -19,6 +19,8 @@ use rustix::io::Errno;
 use rustix::io_uring::{io_uring_register, IoringRegisterOp};
 use rustix::process::{pidfd_send_signal, waitid, Signal, WaitId, WaitIdOptions};
 
+use super::signals::Blocked;
+
 const STACK: usize = 64 * 1024;
 
 /// Observers that were given up. They end when the lock is let go, and are
@@ -71,7 +73,8 @@ impl Observer {
         // Without an exit signal the program around us sees no SIGCHLD, and
         // its wait(2) calls do not meet this child.
         let flags = libc::CLONE_VM | libc::CLONE_PIDFD;
-        let mask = block_signals();
+        // None is to run a handler in the child.
+        let blocked = Blocked::new();
         // SAFETY: the child runs `observe` on a stack that nobody else has and
         // that is kept until the child has ended, with a `Task` that lies in
         // it. It shares our memory but touches nothing of it beyond that
@@ -86,7 +89,7 @@ impl Observer {
             )
         };
         let error = io::Error::last_os_error();
-        restore_signals(&mask);
+        drop(blocked);
         let Ok(pid @ 1..) = u32::try_from(pid) else {
             return Err(error);
         };
@@ -298,21 +301,4 @@ fn close_between(first: c_int, end: c_int) {
             )
         };
     }
-}
-
-/// Blocks all signals of this thread, so that none runs a handler in the child.
-fn block_signals() -> libc::sigset_t {
-    let mut all = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-    let mut before = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: fills the set.
-    unsafe { libc::sigfillset(all.as_mut_ptr()) };
-    // SAFETY: `all` was filled; `before` has room for the old set.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
-    // SAFETY: pthread_sigmask with valid arguments cannot fail, so it is set.
-    unsafe { before.assume_init() }
-}
-
-fn restore_signals(mask: &libc::sigset_t) {
-    // SAFETY: a set that pthread_sigmask has given; the old one is not wanted.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, ptr::null_mut()) };
 }

@@ -38,6 +38,7 @@ impl<T: FromBytes + IntoBytes + Immutable> Shared<T> {
     pub(crate) fn map(map: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
         const { assert!(size_of::<T>() % 8 == 0 && size_of::<T>() > 0) };
         let bytes = Self::bytes(len)?;
+        let generation = fork::generation()?;
         // SAFETY: no address is asked for, so no mapping of ours is replaced.
         let start = unsafe {
             mmap(
@@ -52,7 +53,7 @@ impl<T: FromBytes + IntoBytes + Immutable> Shared<T> {
         let shared = Self {
             start: NonNull::new(start.cast()).ok_or(io::ErrorKind::InvalidData)?,
             len,
-            generation: fork::generation()?,
+            generation,
             _values: PhantomData,
         };
         // SAFETY: our own mapping, whole; a child of fork(2) goes without it.

@@ -10,10 +10,11 @@ use uring_testkit::{RingBuilder, TestRing};
 
 use super::inner::expect_done;
 use super::oracle::{finder, has_native, status};
-use super::run::{again, idle_process, workload};
+use super::run::{again, example, idle_process, output, workload};
 use super::{done, Outcome};
 
 trials![
+    a_btf_that_cannot_be_read,
     other_kinds_of_descriptors,
     numbers_that_are_no_descriptor,
     processes_that_are_not_there,
@@ -277,4 +278,28 @@ fn with_more_and_more(mut it: impl FnMut(u64) -> Result<(), Error>) {
         }
     }
     setrlimit(Resource::Nofile, usual).expect("setrlimit");
+}
+
+/// As in a container that hides it: what can do without serves.
+fn a_btf_that_cannot_be_read() -> Outcome {
+    let load = workload("--bufs 3");
+    let hidden = "mount --bind /dev/null /sys/kernel/btf/vmlinux && exec \"$@\"";
+    for backend in ["auto", "native"] {
+        let mut command = std::process::Command::new("unshare");
+        command
+            .args(["--mount", "sh", "-c", hidden, "sh"])
+            .arg(example("dump_bufs"))
+            .args(["--format", "json", "--backend", backend])
+            .args(["--pid", &load.pid().to_string()]);
+        let output = output(&mut command);
+        let text = format!("{}{}", output.stdout, output.stderr);
+        match backend {
+            "auto" => assert!(output.status.success(), "{text}"),
+            _ => {
+                assert_eq!(output.status.code(), Some(3), "{text}");
+                assert!(text.contains("/sys/kernel/btf/vmlinux"), "{text}");
+            }
+        }
+    }
+    done()
 }

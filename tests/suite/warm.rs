@@ -1,5 +1,5 @@
 //! What a snapshot costs once everything is warm, counted and not timed: memory
-//! that is allocated, and calls of the kernel.
+//! that Rust allocates, and calls of the kernel.
 
 use std::hint::black_box;
 use std::os::fd::AsFd;
@@ -73,6 +73,8 @@ fn nothing_is_allocated_and_four_calls_are_enough() -> Outcome {
 
 /// Five snapshots of each kind by each backend, with a line for each kind.
 pub(super) fn inside() {
+    let control = measure(|| drop(black_box(Box::new(1))));
+    assert_eq!(control.count_total, 1, "the allocator counts");
     let bufs = vec![BufSpec::new(page_size()); ITEMS];
     let mut ring = RingBuilder::new(8).build().expect("ring");
     ring.register(&bufs).expect("register buffers");
