@@ -118,15 +118,16 @@ static __always_inline bool visit(const bool direct, const bool again, struct wa
  */
 static __always_inline void look_again(const bool direct, struct walk *w)
 {
+	/* A size that there is no room for, too: in memory that is free it is none. */
+	u32 found = w->status == WALK_TOO_MANY ? WALK_DONE : w->status, status;
 	table_t now;
-	u32 status;
 
-	if ((w->status != WALK_DONE && w->status != WALK_NO_SLOT) || w->mode != WALK_VERIFIED)
+	if ((found != WALK_DONE && found != WALK_NO_SLOT) || w->mode != WALK_VERIFIED)
 		return;
 	status = open_table(direct, w->ctx, &now);
 	if (owner_of(direct, w->ctx))
 		w->status = WALK_LOCK_HELD;
-	else if (status != w->status || !same_table(&now, &w->table) ||
+	else if (status != found || !same_table(&now, &w->table) ||
 		 context_switches() != w->switches)
 		w->status = WALK_CHANGED;
 }

@@ -50,8 +50,10 @@ fn nothing_is_allocated_and_four_calls_are_enough() -> Outcome {
     let calls = calls?;
     // What comes before the first mark and after the last one is not counted,
     // and every other part is what a snapshot does not do.
+    // The time is no call where the vDSO knows it: not in every emulated machine.
+    let counts = |line: &&str| !line.starts_with("clock_gettime(");
     let parts: Vec<Vec<&str>> = (calls.split(MARK))
-        .map(|part| part.lines().skip(1).collect())
+        .map(|part| part.lines().skip(1).filter(counts).collect())
         .collect();
     assert_eq!(parts.len(), 2 * SNAPSHOTS * names.len() + 1, "{calls}");
     for (name, parts) in names.iter().zip(parts[1..].chunks(2 * SNAPSHOTS)) {
