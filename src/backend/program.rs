@@ -3,7 +3,9 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use crate::backend::select::NotOpened;
 use crate::backend::Reason;
@@ -34,7 +36,7 @@ impl Programs {
     /// Loads the direct forms; the compat forms if the kernel refuses these
     /// programs, but not if it refuses the caller, or lacks memory.
     pub(crate) fn load(
-        prepare: impl Fn() -> io::Result<Object>,
+        prepare: impl Fn() -> io::Result<Object> + Sync,
         forms: Forms,
     ) -> Result<Self, NotOpened> {
         if !COMPAT.load(Ordering::Relaxed) {
@@ -51,13 +53,33 @@ impl Programs {
 
     /// Loads programs that have no other form.
     pub(crate) fn load_only(
-        prepare: impl Fn() -> io::Result<Object>,
+        prepare: impl Fn() -> io::Result<Object> + Sync,
         names: &'static [&'static CStr],
     ) -> Result<Self, NotOpened> {
         Self::load_form(&prepare, names).map_err(refusal)
     }
 
+    /// If this thread is called away each time (a busy ring of its own does that) it
+    /// is done by one that nobody calls.
     fn load_form(
+        prepare: &(impl Fn() -> io::Result<Object> + Sync),
+        names: &'static [&'static CStr],
+    ) -> Result<Self, LoadError> {
+        let load = || Self::load_here(prepare, names);
+        match load() {
+            Err(error) if error.source.raw_os_error() == Some(libc::EAGAIN) => {
+                thread::scope(|scope| {
+                    let apart = thread::Builder::new().spawn_scoped(scope, load);
+                    apart.map_or(Err(error), |thread| {
+                        thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+                    })
+                })
+            }
+            done => done,
+        }
+    }
+
+    fn load_here(
         prepare: &impl Fn() -> io::Result<Object>,
         names: &'static [&'static CStr],
     ) -> Result<Self, LoadError> {

@@ -20,6 +20,7 @@ trials![
     fdinfo_reattaches_and_keeps_its_ring_on_failure,
     a_ring_registered_by_another_thread,
     a_thread_with_descriptors_of_its_own,
+    a_thread_that_its_own_ring_calls,
     iterators_do_not_disturb_each_other,
     no_descriptor_is_kept,
 ];
@@ -68,6 +69,21 @@ fn a_thread_with_descriptors_of_its_own() -> Outcome {
         done()
     };
     std::thread::scope(|scope| scope.spawn(of_thread).join()).expect("no panic")
+}
+
+/// Completions call for the thread that has submitted the requests, as signals do, and
+/// then the verifier gives up (EAGAIN).
+fn a_thread_that_its_own_ring_calls() -> Outcome {
+    let mut ring = RingBuilder::new(8).cq_entries(32_768).build()?;
+    ring.register_tagged(&[BufSpec::new(77).at(5).tagged(9)])?;
+    for way in Way::all() {
+        ring.timeouts(10_000, Duration::from_micros(100))?;
+        let mut iter = way.options().attach(&ring)?;
+        assert_eq!(iter.selection().backend, way.backend());
+        assert_reads(way, &mut iter, ring.expected());
+        ring.drain();
+    }
+    done()
 }
 
 /// PIDFD_THREAD, 6.9. O_EXCL by another name.

@@ -261,6 +261,31 @@ impl TestRing {
         Ok(())
     }
 
+    /// Submits so many timeouts (IORING_OP_TIMEOUT), of which one ends after each
+    /// `every`, and does not wait. Each calls for the thread that has submitted it.
+    ///
+    /// # Errors
+    /// EBUSY if they are more than the submission queue holds; ENOMEM.
+    pub fn timeouts(&mut self, count: u32, every: Duration) -> io::Result<()> {
+        let memory = Mapping::anonymous(page_size())?;
+        for nth in 1..=count {
+            let after = every * nth;
+            let timespec = [after.as_secs(), u64::from(after.subsec_nanos())];
+            memory.write(timespec.map(u64::to_ne_bytes).as_flattened());
+            self.push(&Sqe {
+                opcode: uapi::OP_TIMEOUT,
+                addr: memory.addr(),
+                len: 1,
+                ..Sqe::default()
+            })?;
+            // The kernel reads the time when it takes the request.
+            if sys::enter(self.target()?, 1)? != 1 {
+                return Err(io::Error::other("the kernel took no request"));
+            }
+        }
+        Ok(())
+    }
+
     /// Writes one request to the submission queue.
     fn push(&mut self, sqe: &Sqe) -> io::Result<()> {
         let offsets = self.params.sq_off;

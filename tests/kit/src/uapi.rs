@@ -44,6 +44,7 @@ pub(crate) const RSRC_REGISTER_SPARSE: u32 = 1 << 0;
 pub(crate) const CLONE_SRC_REGISTERED: u32 = 1 << 0;
 
 pub(crate) const OP_READ_FIXED: u8 = 4;
+pub(crate) const OP_TIMEOUT: u8 = 11;
 pub(crate) const OP_OPENAT: u8 = 18;
 pub(crate) const OP_READ: u8 = 22;
 pub(crate) const OP_URING_CMD: u8 = 46;

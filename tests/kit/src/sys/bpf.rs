@@ -164,9 +164,16 @@ pub(crate) fn prog_load(
         attach_btf_id,
         ..ProgLoad::default()
     };
-    // SAFETY: ProgLoad, with the instructions, a C string and a buffer for the
-    // log, all of the lengths given and alive for the call.
-    let fd = unsafe { bpf(PROG_LOAD, &mut attr) };
+    // The verifier gives up (EAGAIN) if the thread has something to attend to, as it
+    // has when a ring goes that it has used (io_ring_exit_work(), io_uring/io_uring.c).
+    let fd = loop {
+        // SAFETY: ProgLoad, with the instructions, a C string and a buffer for the
+        // log, all of the lengths given and alive for the call.
+        match unsafe { bpf(PROG_LOAD, &mut attr) } {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            fd => break fd,
+        }
+    };
     let with_log = |e: io::Error| {
         let end = log.iter().position(|c| *c == 0).unwrap_or(log.len());
         let text = format!("{e}: {}", String::from_utf8_lossy(&log[..end]));
