@@ -49,9 +49,9 @@ pub(crate) fn foreign() -> Vec<u64> {
         .collect()
 }
 
-/// Runs a mode and wants it to come to its end.
+/// Runs a mode and wants it to come to its end. Gives what it said before that.
 #[track_caller]
-pub(crate) fn expect_done(command: &mut std::process::Command) {
+pub(crate) fn expect_done(command: &mut std::process::Command) -> String {
     let output = super::run::output(command);
     assert!(
         output.status.success() && output.stdout.contains(DONE),
@@ -60,4 +60,5 @@ pub(crate) fn expect_done(command: &mut std::process::Command) {
         output.stdout,
         output.stderr
     );
+    output.stdout.replace(DONE, "")
 }
