@@ -33,7 +33,8 @@ static __always_inline bool load_record(const bool direct, const struct table *t
 /* A slot that the kernel shows us. False at the end. */
 static __always_inline bool shown(const bool direct, struct bpf_iter__io_uring_buf *it, record_t *r)
 {
-	u64 imu = (u64)it->ubuf, i = it->index;
+	struct io_mapped_ubuf *imu = it->ubuf;
+	u64 i = it->index;
 	struct table t;
 
 	load_table(direct, (u64)it->ctx, &t);
@@ -44,7 +45,7 @@ static __always_inline bool shown(const bool direct, struct bpf_iter__io_uring_b
 	r->index = i;
 	r->page_shift = request.page_shift;
 	if (imu) {
-		r->tag = tag_at(direct, &t, i, r->page_shift);
+		r->tag = tag_at(direct, &t, i, request.page_shift);
 		load_buf(direct, imu, r);
 	}
 	return true;

@@ -52,18 +52,19 @@ static __always_inline u8 kind_of_mode(u16 mode)
 
 static __always_inline void load_file(const bool direct, u64 file, struct file_identity *id)
 {
-	u64 inode = (u64)LOAD(direct, struct file, file, f_inode);
-	u64 sb = (u64)LOAD(direct, struct inode, inode, i_sb);
-	u64 magic = LOAD(direct, struct super_block, sb, s_magic);
-	u32 dev = LOAD(direct, struct super_block, sb, s_dev);
+	struct file *f = AS(direct, struct file, file);
+	struct inode *inode = FIELD(direct, f, f_inode);
+	struct super_block *sb = FIELD(direct, inode, i_sb);
+	u64 magic = FIELD(direct, sb, s_magic);
+	u32 dev = FIELD(direct, sb, s_dev);
 
 	id->file = file;
-	id->inode = LOAD(direct, struct inode, inode, i_ino);
-	id->pos = LOAD(direct, struct file, file, f_pos);
+	id->inode = FIELD(direct, inode, i_ino);
+	id->pos = FIELD(direct, f, f_pos);
 	id->dev_major = dev >> 20; /* MINORBITS, include/linux/kdev_t.h */
 	id->dev_minor = dev & ((1 << 20) - 1);
-	id->flags = LOAD(direct, struct file, file, f_flags);
-	id->mode = LOAD(direct, struct inode, inode, i_mode);
+	id->flags = FIELD(direct, f, f_flags);
+	id->mode = FIELD(direct, inode, i_mode);
 	if (magic == ANON_INODE_FS_MAGIC || magic == PID_FS_MAGIC) {
 		id->kind = anon_kind(direct, file, magic);
 		/* S_IFREG since 6.16, which fstat(2) hides (anon_inode_getattr) */

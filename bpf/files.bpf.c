@@ -33,21 +33,22 @@ static __always_inline u32 open_table(const bool direct, u64 ctx, struct table *
 	return is_settled(t) ? WALK_DONE : WALK_CHANGED;
 }
 
-static __always_inline void fill(const bool direct, const struct table *t, u64 i, u64 file,
-				 record_t *r)
+static __always_inline void fill(const bool direct, u64 i, u64 file, u64 tag, record_t *r)
 {
 	__builtin_memset(r, 0, sizeof(*r));
 	r->index = i;
 	if (!file)
 		return;
-	r->tag = tag_at(direct, t, i, request.page_shift);
+	r->tag = tag;
 	load_file(direct, file, &r->file);
 }
 
 static __always_inline bool load_record(const bool direct, const struct table *t, u64 i,
 					record_t *r)
 {
-	fill(direct, t, i, file_at(direct, t, i), r);
+	u64 tag, file = file_at(direct, t, i, request.page_shift, &tag);
+
+	fill(direct, i, file, tag, r);
 	return true;
 }
 
@@ -64,7 +65,7 @@ static __always_inline bool shown(const bool direct, struct bpf_iter__io_uring_f
 	barrier_var(i);
 	if (i >= MAX_SLOTS || (!file && i >= t.nr))
 		return false;
-	fill(direct, &t, i, file, r);
+	fill(direct, i, file, file ? tag_at(direct, &t, i, request.page_shift) : 0, r);
 	return true;
 }
 

@@ -18,15 +18,27 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym __weak;
 
 #define CAST(type, ptr) ((type *)bpf_rdonly_cast((ptr), bpf_core_type_id_kernel(type)))
 
+/* A number as what it points to, for FIELD(): as good as free, but clang keeps
+ * nothing in registers over it.
+ */
+#define AS(direct, type, ptr) ((direct) ? CAST(type, (void *)(ptr)) : (type *)(ptr))
+
+/* A field of what AS() has given, or the iterator itself. */
+#define FIELD(direct, ptr, field)                                        \
+	({                                                               \
+		typeof((ptr)->field) __v;                                \
+		if (direct)                                              \
+			__v = (ptr)->field;                              \
+		else                                                     \
+			bpf_core_read(&__v, sizeof(__v), &(ptr)->field); \
+		__v;                                                     \
+	})
+
 /* `ptr` is a number, not an expression that looks into a struct of ours. */
-#define LOAD(direct, type, ptr, field)                                             \
-	({                                                                         \
-		typeof(((type *)0)->field) __v;                                    \
-		if (direct)                                                        \
-			__v = CAST(type, (void *)(ptr))->field;                    \
-		else                                                               \
-			bpf_core_read(&__v, sizeof(__v), &((type *)(ptr))->field); \
-		__v;                                                               \
+#define LOAD(direct, type, ptr, field)                 \
+	({                                             \
+		type *__p = AS((direct), type, (ptr)); \
+		FIELD((direct), __p, field);           \
 	})
 
 /* The i-th pointer of an array of pointers in kernel memory. */
@@ -66,15 +78,15 @@ union anon_name {
 static __always_inline bool has_anon_name(const bool direct, u64 file, union anon_name *name,
 					  u32 len)
 {
-	u64 inode = (u64)LOAD(direct, struct file, file, f_inode);
-	u64 sb = (u64)LOAD(direct, struct inode, inode, i_sb);
-	u64 dentry;
+	struct file *f = AS(direct, struct file, file);
+	struct inode *inode = FIELD(direct, f, f_inode);
+	struct super_block *sb = FIELD(direct, inode, i_sb);
+	struct dentry *dentry;
 
-	if (LOAD(direct, struct super_block, sb, s_magic) != ANON_INODE_FS_MAGIC)
+	if (FIELD(direct, sb, s_magic) != ANON_INODE_FS_MAGIC)
 		return false;
-	dentry = (u64)LOAD(direct, struct file, file, f_path.dentry);
-	return !bpf_probe_read_kernel(name->text, len,
-				      LOAD(direct, struct dentry, dentry, d_name.name));
+	dentry = FIELD(direct, f, f_path.dentry);
+	return !bpf_probe_read_kernel(name->text, len, FIELD(direct, dentry, d_name.name));
 }
 
 static __always_inline bool is_ring(const bool direct, u64 file)
@@ -84,9 +96,10 @@ static __always_inline bool is_ring(const bool direct, u64 file)
 
 static __always_inline u64 inode_of(const bool direct, u64 file)
 {
-	u64 inode = (u64)LOAD(direct, struct file, file, f_inode);
+	struct file *f = AS(direct, struct file, file);
+	struct inode *inode = FIELD(direct, f, f_inode);
 
-	return LOAD(direct, struct inode, inode, i_ino);
+	return FIELD(direct, inode, i_ino);
 }
 
 /* As a plain number: newer verifiers would type what a direct load gives. */
@@ -155,15 +168,18 @@ struct table {
 static __always_inline void load_table(const bool direct, u64 ctx, struct table *t)
 {
 	if (bpf_core_field_exists(struct io_ring_ctx___v613, buf_table)) {
-		t->nr = LOAD(direct, struct io_ring_ctx___v613, ctx, buf_table.nr);
-		t->slots = (u64)LOAD(direct, struct io_ring_ctx___v613, ctx, buf_table.nodes);
+		struct io_ring_ctx___v613 *ring = AS(direct, struct io_ring_ctx___v613, ctx);
+
+		t->nr = FIELD(direct, ring, buf_table.nr);
+		t->slots = (u64)FIELD(direct, ring, buf_table.nodes);
 		t->tags = 0;
 	} else {
+		struct io_ring_ctx___v61 *ring = AS(direct, struct io_ring_ctx___v61, ctx);
 		u64 data;
 
-		t->nr = LOAD(direct, struct io_ring_ctx___v61, ctx, nr_user_bufs);
-		t->slots = (u64)LOAD(direct, struct io_ring_ctx___v61, ctx, user_bufs);
-		data = (u64)LOAD(direct, struct io_ring_ctx___v61, ctx, buf_data);
+		t->nr = FIELD(direct, ring, nr_user_bufs);
+		t->slots = (u64)FIELD(direct, ring, user_bufs);
+		data = (u64)FIELD(direct, ring, buf_data);
 		t->tags = data ? (u64)LOAD(direct, struct io_rsrc_data___v61, data, tags) : 0;
 	}
 }
@@ -211,16 +227,8 @@ static __always_inline void load_file_table(const bool direct, u64 ctx, struct t
 /* What load_table() asks of struct io_ring_ctx; see pid_nr_at() for why not that. */
 #define HAS_NODES bpf_core_field_exists(struct io_rsrc_node___v613, file_ptr)
 
-/* The file in slot i, 0 for an empty slot. The low bits are flags (FFS_MASK). */
-static __always_inline u64 file_at(const bool direct, const struct table *t, u64 i)
-{
-	u64 node;
-
-	if (!HAS_NODES)
-		return number_at(direct, t->slots, i) & ~7ULL;
-	node = pointer_at(direct, t->slots, i);
-	return node ? LOAD(direct, struct io_rsrc_node___v613, node, file_ptr) & ~7ULL : 0;
-}
+/* The address of dummy_ubuf, which marks an empty slot up to 6.12 (io_uring/rsrc.c). */
+#define NO_BUFFER (~0ULL)
 
 /* The buffer in slot i, 0 for an empty slot. */
 static __always_inline u64 buf_at(const bool direct, const struct table *t, u64 i)
@@ -231,8 +239,7 @@ static __always_inline u64 buf_at(const bool direct, const struct table *t, u64 
 		return 0;
 	if (HAS_NODES)
 		return (u64)LOAD(direct, struct io_rsrc_node___v613, slot, buf);
-	/* dummy_ubuf, io_uring/rsrc.c, up to 6.12 */
-	return LOAD(direct, struct io_mapped_ubuf, slot, ubuf) == ~0ULL ? 0 : slot;
+	return LOAD(direct, struct io_mapped_ubuf, slot, ubuf) == NO_BUFFER ? 0 : slot;
 }
 
 /* The tag of slot i, which is not empty. */
@@ -251,38 +258,69 @@ static __always_inline u64 tag_at(const bool direct, const struct table *t, u64 
 	return number_at(direct, at, i & ((1ULL << shift) - 1));
 }
 
-/* The fields of a buffer. */
-static __always_inline void load_buf(const bool direct, u64 imu, struct registered_buf *r)
+/* The low bits of a pointer to a file are flags (FFS_MASK, io_uring/filetable.h). */
+#define FILE_MASK (~7ULL)
+
+/* The file in slot i, 0 for an empty slot, and its tag. */
+static __always_inline u64 file_at(const bool direct, const struct table *t, u64 i, u8 page_shift,
+				   u64 *tag)
 {
-	r->addr = LOAD(direct, struct io_mapped_ubuf, imu, ubuf);
+	struct io_rsrc_node___v613 *node;
+	u64 slot;
+
+	*tag = 0;
+	if (!HAS_NODES) {
+		slot = number_at(direct, t->slots, i) & FILE_MASK;
+		if (slot)
+			*tag = tag_at(direct, t, i, page_shift);
+		return slot;
+	}
+	slot = pointer_at(direct, t->slots, i);
+	if (!slot)
+		return 0;
+	node = AS(direct, struct io_rsrc_node___v613, slot);
+	*tag = FIELD(direct, node, tag);
+	return FIELD(direct, node, file_ptr) & FILE_MASK;
+}
+
+/* The fields of a buffer. */
+static __always_inline void load_buf(const bool direct, struct io_mapped_ubuf *imu,
+				     struct registered_buf *r)
+{
+	struct io_mapped_ubuf___v61 *v61 = (void *)imu;
+	struct io_mapped_ubuf___later *later = (void *)imu;
+	struct io_mapped_ubuf___len64 *len64 = (void *)imu;
+	struct io_mapped_ubuf___v7 *v7 = (void *)imu;
+
+	r->addr = FIELD(direct, imu, ubuf);
 	r->flags = BUF_FILLED | BUF_TAG_KNOWN | BUF_ORIGIN_KNOWN;
-	r->nr_bvecs = LOAD(direct, struct io_mapped_ubuf, imu, nr_bvecs);
-	if (bpf_core_field_exists(struct io_mapped_ubuf___v61, ubuf_end))
-		r->len = LOAD(direct, struct io_mapped_ubuf___v61, imu, ubuf_end) - r->addr;
-	else if (bpf_core_field_size(struct io_mapped_ubuf___later, len) == 8)
-		r->len = LOAD(direct, struct io_mapped_ubuf___len64, imu, len);
+	r->nr_bvecs = FIELD(direct, imu, nr_bvecs);
+	if (bpf_core_field_exists(v61->ubuf_end))
+		r->len = FIELD(direct, v61, ubuf_end) - r->addr;
+	else if (bpf_core_field_size(later->len) == 8)
+		r->len = FIELD(direct, len64, len);
 	else
-		r->len = LOAD(direct, struct io_mapped_ubuf___later, imu, len);
-	if (bpf_core_field_exists(struct io_mapped_ubuf___later, folio_shift))
-		r->bvec_shift = LOAD(direct, struct io_mapped_ubuf___later, imu, folio_shift);
+		r->len = FIELD(direct, later, len);
+	if (bpf_core_field_exists(later->folio_shift))
+		r->bvec_shift = FIELD(direct, later, folio_shift);
 	else
 		r->bvec_shift = r->page_shift;
-	if (bpf_core_field_exists(struct io_mapped_ubuf___later, refs))
-		r->refs = LOAD(direct, struct io_mapped_ubuf___later, imu, refs.refs.counter);
+	if (bpf_core_field_exists(later->refs))
+		r->refs = FIELD(direct, later, refs.refs.counter);
 	else
 		r->refs = 1;
-	if (bpf_core_field_exists(struct io_mapped_ubuf___later, acct_pages))
-		r->acct_pages = LOAD(direct, struct io_mapped_ubuf___later, imu, acct_pages);
+	if (bpf_core_field_exists(later->acct_pages))
+		r->acct_pages = FIELD(direct, later, acct_pages);
 	else
 		r->acct_pages = PAGES_UNKNOWN;
-	if (bpf_core_field_exists(struct io_mapped_ubuf___later, is_kbuf)) {
-		if (LOAD(direct, struct io_mapped_ubuf___later, imu, is_kbuf))
+	if (bpf_core_field_exists(later->is_kbuf)) {
+		if (FIELD(direct, later, is_kbuf))
 			r->flags |= BUF_KERNEL;
-		r->dir = LOAD(direct, struct io_mapped_ubuf___later, imu, dir);
-	} else if (bpf_core_field_exists(struct io_mapped_ubuf___v7, flags)) {
-		if (LOAD(direct, struct io_mapped_ubuf___v7, imu, flags) & IO_REGBUF_F_KBUF)
+		r->dir = FIELD(direct, later, dir);
+	} else if (bpf_core_field_exists(v7->flags)) {
+		if (FIELD(direct, v7, flags) & IO_REGBUF_F_KBUF)
 			r->flags |= BUF_KERNEL;
-		r->dir = LOAD(direct, struct io_mapped_ubuf___later, imu, dir);
+		r->dir = FIELD(direct, later, dir);
 	} else {
 		r->dir = BUF_DIR_DEST | BUF_DIR_SOURCE;
 	}
@@ -292,14 +330,30 @@ static __always_inline void load_buf(const bool direct, u64 imu, struct register
 static __always_inline bool load_slot(const bool direct, const struct table *t, u64 i,
 				      u8 page_shift, struct registered_buf *r)
 {
-	u64 imu = buf_at(direct, t, i);
+	u64 slot = pointer_at(direct, t->slots, i), tag;
+	struct io_mapped_ubuf *imu;
 
 	__builtin_memset(r, 0, sizeof(*r));
 	r->index = i;
 	r->page_shift = page_shift;
-	if (!imu)
+	if (!slot)
 		return false;
-	r->tag = tag_at(direct, t, i, page_shift);
+	if (HAS_NODES) {
+		struct io_rsrc_node___v613 *node = AS(direct, struct io_rsrc_node___v613, slot);
+
+		tag = FIELD(direct, node, tag);
+		/* One of a union, which has no type for the verifier. */
+		slot = (u64)FIELD(direct, node, buf);
+		if (!slot)
+			return false;
+		imu = AS(direct, struct io_mapped_ubuf, slot);
+	} else {
+		imu = AS(direct, struct io_mapped_ubuf, slot);
+		if (FIELD(direct, imu, ubuf) == NO_BUFFER)
+			return false;
+		tag = tag_at(direct, t, i, page_shift);
+	}
+	r->tag = tag;
 	load_buf(direct, imu, r);
 	return true;
 }
