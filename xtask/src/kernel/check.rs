@@ -76,6 +76,8 @@ enum Cell {
     Ok,
     /// Nothing to check.
     None,
+    /// It was not looked at, though it should be.
+    NotRun,
     /// What was found.
     Bad(String),
 }
@@ -114,7 +116,10 @@ pub(crate) fn check(series: &str, only: &[Column], from: usize) -> Result<bool> 
         for column in &columns {
             let cell = match column {
                 W1 => findings(linter.new_warnings(&c_files)?),
-                Sparse => findings(linter.new_sparse(&c_files)?),
+                Sparse => match findings(linter.new_sparse(&c_files)?) {
+                    Cell::Ok if linter.has_no_sparse() => Cell::NotRun,
+                    cell => cell,
+                },
                 Checkpatch => findings(Some(lint::checkpatch(&tree, patch)?)),
                 All | NoIoUring | NoBpf | NoEpoll if lint::is_compiled(&touched) => {
                     build(*column, &home, &tree)
@@ -170,13 +175,17 @@ fn table(columns: &[Column], rows: &[(String, Vec<Cell>)]) -> bool {
         print!(" {:>13}", column.title());
     }
     println!();
-    let mut bad = 0;
+    let (mut bad, mut not_run) = (0, 0);
     for (name, row) in rows {
         print!("{:<44}", name.chars().take(44).collect::<String>());
         for cell in row {
             let word = match cell {
                 Cell::Ok => "ok",
                 Cell::None => "-",
+                Cell::NotRun => {
+                    not_run += 1;
+                    "NOT RUN"
+                }
                 Cell::Bad(_) => {
                     bad += 1;
                     "BAD"
@@ -187,5 +196,8 @@ fn table(columns: &[Column], rows: &[(String, Vec<Cell>)]) -> bool {
         println!();
     }
     println!("\n{} patches, {bad} findings", rows.len());
+    if not_run > 0 {
+        println!("NOT CHECKED {not_run} times: sparse, of which this kernel wants a newer one");
+    }
     bad == 0
 }

@@ -16,6 +16,8 @@ pub(super) struct Linter {
     build: PathBuf,
     /// What was said of a file when it was last looked at, by kind.
     known: BTreeMap<(Kind, PathBuf), Vec<String>>,
+    /// This kernel wants a newer sparse, and leaves it out.
+    no_sparse: bool,
     /// What the patch touches.
     touched: Vec<PathBuf>,
     /// What it makes.
@@ -46,6 +48,7 @@ impl Linter {
             tree: tree.to_owned(),
             build,
             known: BTreeMap::new(),
+            no_sparse: false,
             touched: Vec::new(),
             made: Vec::new(),
         })
@@ -67,6 +70,12 @@ impl Linter {
             }
         }
         Ok(())
+    }
+
+    /// Whether kbuild has left sparse out (scripts/checker-valid.sh): it says so, and
+    /// goes on.
+    pub(super) fn has_no_sparse(&self) -> bool {
+        self.no_sparse
     }
 
     /// gcc's warnings that are new; `None` where there is no file to compile.
@@ -98,7 +107,7 @@ impl Linter {
     }
 
     /// What is said of a file as it is now.
-    fn look(&self, kind: Kind, file: &Path) -> Result<Vec<String>> {
+    fn look(&mut self, kind: Kind, file: &Path) -> Result<Vec<String>> {
         if !self.tree.join(file).exists() {
             return Ok(Vec::new());
         }
@@ -107,6 +116,7 @@ impl Linter {
         let _ = fs::remove_file(self.build.join(&object));
         let object = object.to_str().context("a file name that is no UTF-8")?;
         let said = make::object(&self.tree, &self.build, kind.argument(), object)?;
+        self.no_sparse |= said.contains("sparse is not available or not up to date");
         let lines = said.lines();
         let marked = lines.filter(|line| line.contains("warning: ") || line.contains("error: "));
         Ok(marked.map(str::to_owned).collect())
