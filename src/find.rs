@@ -1,6 +1,6 @@
 //! Finds rings, each once, with all who hold it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,9 @@ use crate::backend::task_file;
 const LOOKS: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(2);
 const ENOUGH: Duration = Duration::from_millis(200);
+
+/// So many processes are looked at one by one rather than with all others.
+const FEW: usize = 16;
 
 /// Equal for equal rings. The address of a ring may be that of another one by
 /// the next look, so the inode belongs to it.
@@ -151,10 +154,7 @@ impl RingFinder {
     pub fn find_in(&mut self, pid: u32) -> Result<Survey> {
         crate::pidfd::open(pid)?;
         let own = self.find(Some(pid))?;
-        // The walk of one process alone passes over threads with descriptors of their
-        // own on 6.1, and no longer on 6.12 (task_seq_get_next(),
-        // kernel/bpf/task_iter.c).
-        if own.rings.is_empty() && kernel::at_least(6, 12) {
+        if own.rings.is_empty() && sees_all_of_one_process() {
             return Ok(own);
         }
         let mut all = self.find(None)?;
@@ -195,23 +195,30 @@ impl RingFinder {
         }
     }
 
-    /// Looks again, a few times, while some ring was too busy for a sum or
-    /// some process could not be looked at.
+    /// Looks again, a few times, at what was too busy for a sum or could not be
+    /// looked at.
     fn find(&mut self, pid: Option<u32>) -> Result<Survey> {
-        let mut sums = HashMap::new();
-        let mut looks = 0;
         let start = Instant::now();
-        loop {
-            looks += 1;
-            let (mut sightings, unseen) = self.look(pid)?;
-            let settled = carry_sums(&mut sightings, &mut sums);
-            let give_up =
-                looks == LOOKS || start.elapsed() > ENOUGH || matches!(self.engine, Engine::Fdinfo);
-            if give_up || (settled && unseen.is_empty()) {
-                return Ok(survey(sightings, unseen));
+        let mut seen = Seen::default();
+        seen.add(self.look(pid)?);
+        for _ in 1..LOOKS {
+            let busy = seen.busy();
+            if busy.is_empty() || start.elapsed() > ENOUGH || matches!(self.engine, Engine::Fdinfo)
+            {
+                break;
             }
             std::thread::sleep(PAUSE);
+            if busy.len() > FEW || !sees_all_of_one_process() {
+                seen.forget(|_| true);
+                seen.add(self.look(pid)?);
+                continue;
+            }
+            for one in busy {
+                seen.forget(|pid| pid == one);
+                seen.add(self.look(Some(one))?);
+            }
         }
+        Ok(survey(seen))
     }
 
     fn look(&mut self, pid: Option<u32>) -> Result<(Vec<Sighting>, Vec<Unseen>)> {
@@ -231,24 +238,57 @@ impl std::fmt::Debug for RingFinder {
     }
 }
 
-/// Fills in what an earlier look could add up and this one could not, for
-/// tables of the same size. False if some ring has no sum yet.
-fn carry_sums(sightings: &mut [Sighting], sums: &mut HashMap<(Key, Option<u32>), Pinned>) -> bool {
-    let mut settled = true;
-    for sighting in sightings {
-        let Some(details) = &mut sighting.details else {
-            continue;
-        };
-        let table = (sighting.key, details.nr_bufs);
-        match details.pinned {
-            Some(pinned) => {
-                sums.insert(table, pinned);
+/// The walk of one process alone passes over threads with descriptors of their own on
+/// 6.1, and no longer on 6.12 (task_seq_get_next(), kernel/bpf/task_iter.c).
+fn sees_all_of_one_process() -> bool {
+    kernel::at_least(6, 12)
+}
+
+/// What the looks of one search have seen.
+#[derive(Default)]
+struct Seen {
+    sightings: Vec<Sighting>,
+    details: HashMap<Key, Details>,
+    unseen: Vec<Unseen>,
+}
+
+impl Seen {
+    /// Takes in what a look has seen. A sum that it could not make is that of an earlier
+    /// one, for a table of the same size.
+    fn add(&mut self, (sightings, unseen): (Vec<Sighting>, Vec<Unseen>)) {
+        self.unseen.extend(unseen);
+        for mut sighting in sightings {
+            if let Some(mut now) = sighting.details.take() {
+                let before = self.details.get(&sighting.key);
+                let same = before.filter(|before| before.nr_bufs == now.nr_bufs);
+                now.pinned = now.pinned.or(same.and_then(|before| before.pinned));
+                self.details.insert(sighting.key, now);
             }
-            None => details.pinned = sums.get(&table).copied(),
+            self.sightings.push(sighting);
         }
-        settled &= details.pinned.is_some();
     }
-    settled
+
+    /// Forgets who holds what in these processes.
+    fn forget(&mut self, of: impl Fn(u32) -> bool) {
+        self.sightings.retain(|sighting| !of(sighting.holder.pid));
+        self.unseen.retain(|unseen| !of(unseen.pid));
+    }
+
+    /// The processes that could not be looked at, and one for each ring without a sum.
+    fn busy(&self) -> BTreeSet<u32> {
+        let mut rings = HashSet::new();
+        let has_sum = |key| {
+            let details = self.details.get(key);
+            details.is_some_and(|details| details.pinned.is_some())
+        };
+        let unsettled = self.sightings.iter().filter(|sighting| {
+            // Each ring once.
+            !has_sum(&sighting.key) && rings.insert(sighting.key)
+        });
+        let of_rings: BTreeSet<u32> = unsettled.map(|sighting| sighting.holder.pid).collect();
+        let unseen = self.unseen.iter().map(|unseen| unseen.pid);
+        unseen.chain(of_rings).collect()
+    }
 }
 
 /// A ring whose sightings are being put together.
@@ -260,21 +300,19 @@ struct Found {
 }
 
 /// Puts the sightings of one ring together.
-fn survey(sightings: Vec<Sighting>, unseen: Vec<Unseen>) -> Survey {
+fn survey(mut seen: Seen) -> Survey {
     let mut at: HashMap<Key, usize> = HashMap::new();
     let mut found: Vec<Found> = Vec::new();
-    for sighting in sightings {
+    for sighting in seen.sightings {
         let slot = *at.entry(sighting.key).or_insert(found.len());
         if slot == found.len() {
             found.push(Found {
                 inode: sighting.key.1,
+                details: seen.details.remove(&sighting.key).unwrap_or_default(),
                 ..Found::default()
             });
         }
         found[slot].holders.push((sighting.holder, sighting.files));
-        if let Some(details) = sighting.details {
-            found[slot].details = details;
-        }
     }
     let mut rings: Vec<Ring> = found
         .into_iter()
@@ -284,7 +322,10 @@ fn survey(sightings: Vec<Sighting>, unseen: Vec<Unseen>) -> Survey {
         let first = ring.owner();
         (first.pid, first.via, ring.inode)
     });
-    let mut survey = Survey { rings, unseen };
+    let mut survey = Survey {
+        rings,
+        unseen: seen.unseen,
+    };
     survey.unseen.sort_by_key(|unseen| unseen.pid);
     survey.unseen.dedup();
     survey
@@ -334,6 +375,12 @@ mod tests {
         }
     }
 
+    fn seen<const N: usize>(sightings: [Sighting; N]) -> Seen {
+        let mut seen = Seen::default();
+        seen.add((sightings.into(), Vec::new()));
+        seen
+    }
+
     #[test]
     fn a_ring_is_listed_once_with_all_its_holders() {
         let sightings = [
@@ -345,7 +392,7 @@ mod tests {
             (7, holder(20, Via::Descriptor(4))),
         ]
         .map(|(ring, holder)| sighting(ring, holder, 1));
-        let found = survey(sightings.into(), Vec::new());
+        let found = survey(seen(sightings));
         assert_eq!(found.rings.len(), 2);
         assert_eq!(found.rings[0].inode, 108);
         let vias: Vec<_> = found.rings[1]
@@ -370,10 +417,7 @@ mod tests {
             holder.tid = tid;
             sighting(7, holder, files)
         };
-        let found = survey(
-            vec![thread(23, 1), thread(22, 1), thread(24, 2)],
-            Vec::new(),
-        );
+        let found = survey(seen([thread(23, 1), thread(22, 1), thread(24, 2)]));
         let tids: Vec<_> = found.rings[0].holders().iter().map(|h| h.tid).collect();
         assert_eq!(tids, [22, 24]);
     }
@@ -392,15 +436,40 @@ mod tests {
             one
         };
         let sum = Pinned::of(&[], crate::Consistency::Verified);
-        let mut sums = HashMap::new();
-        assert!(carry_sums(&mut [with(1, Some(3), Some(sum))], &mut sums));
-        let mut busy = [
-            with(1, Some(3), None),
-            with(2, Some(3), None),
-            with(1, Some(4), None),
-        ];
-        assert!(!carry_sums(&mut busy, &mut sums));
-        let got = busy.map(|sighting| sighting.details.and_then(|details| details.pinned));
-        assert_eq!(got, [Some(sum), None, None]);
+        let mut seen = seen([with(1, Some(3), Some(sum))]);
+        assert!(seen.busy().is_empty());
+        seen.forget(|_| true);
+        seen.add((vec![with(1, Some(3), None)], Vec::new()));
+        assert!(seen.busy().is_empty(), "that of before");
+        for other in [with(1, Some(4), None), with(2, Some(4), None)] {
+            seen.forget(|_| true);
+            seen.add((vec![other], Vec::new()));
+            assert_eq!(seen.busy(), [20].into());
+        }
+    }
+
+    /// Who was looked at again may hold a ring no more that others do hold.
+    #[test]
+    fn a_ring_keeps_what_was_said_of_it() {
+        let mut described = sighting(7, holder(20, Via::Descriptor(4)), 1);
+        described.details = Some(Details {
+            nr_bufs: Some(3),
+            ..Details::default()
+        });
+        let mut seen = seen([described, sighting(7, holder(30, Via::Mapping), 2)]);
+        seen.unseen.push(Unseen {
+            pid: 40,
+            why: String::new(),
+        });
+        assert_eq!(seen.busy(), [20, 40].into());
+        for pid in seen.busy() {
+            seen.forget(|one| one == pid);
+        }
+        let found = survey(seen);
+        assert_eq!(found.unseen.len(), 0);
+        let [ring] = &found.rings[..] else {
+            panic!("one ring: {:?}", found.rings);
+        };
+        assert_eq!((ring.owner().pid, ring.nr_bufs), (30, Some(3)));
     }
 }
