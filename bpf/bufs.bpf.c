@@ -51,4 +51,4 @@ static __always_inline bool shown(const bool direct, struct bpf_iter__io_uring_b
 	return true;
 }
 
-NATIVE_PROGRAMS("iter/io_uring_buf", struct bpf_iter__io_uring_buf)
+NATIVE_PROGRAMS("iter/io_uring_buf", struct bpf_iter__io_uring_buf, ctx)

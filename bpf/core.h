@@ -109,14 +109,6 @@ struct file {
 	void *private_data;
 };
 
-struct ns_common {
-	unsigned int inum;
-};
-
-struct pid_namespace {
-	struct ns_common ns;
-};
-
 struct upid {
 	int nr;
 	struct pid_namespace *ns;

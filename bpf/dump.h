@@ -16,8 +16,6 @@ typedef struct table table_t;
  */
 #define same_table(a, b) ((a)->nr == (b)->nr && (a)->slots == (b)->slots && (a)->tags == (b)->tags)
 #define owner_of lock_owner
-#define slot_of(it) ((it)->index)
-#define slots_of(it) ((it)->index)
 
 /* An array: its size is all there is to know. */
 #define rewind(direct, t) ((void)(t))
@@ -144,14 +142,12 @@ SEC("tp_btf/io_uring_register")
 int dump_locked(u64 *args)
 {
 	struct task_struct *me = (void *)bpf_get_current_task();
-	u64 ctx = args[0];
-	u32 ns;
+	u64 ctx = args[0], ns;
 
 	if ((u32)args[1] != IORING_REGISTER_PROBE || request.mode != WALK_LOCKED ||
 	    reply.status != WALK_NOT_FOUND)
 		return 0;
-	if (pid_nr_at(me, request.pidns_level, &ns) != request.observer ||
-	    ns != request.pidns_inode)
+	if (pid_nr_at(me, request.pidns_level, &ns) != request.observer || ns != request.pidns)
 		return 0;
 	if (lock_owner(true, ctx) != (u64)me)
 		reply.status = WALK_NOT_LOCKED;

@@ -191,10 +191,6 @@ static __always_inline bool load_record(const bool direct, table_t *t,
 	return true;
 }
 
-/* An item has no number of its own: they are counted. */
-#define slot_of(it) ((it)->meta->seq_num)
-#define slots_of(it) ((void)(it), reply.nr_slots)
-
 #include "native.h"
 #include "verify.h"
 
@@ -238,8 +234,7 @@ static __always_inline bool shown(const bool direct, struct bpf_iter__epoll *it,
 	if (!epi)
 		return false;
 	load_item(direct, epi, r);
-	reply.nr_slots = it->meta->seq_num + 1;
 	return true;
 }
 
-NATIVE_PROGRAMS("iter/epoll", struct bpf_iter__epoll)
+NATIVE_PROGRAMS("iter/epoll", struct bpf_iter__epoll, ep)

@@ -69,7 +69,7 @@ static __always_inline bool shown(const bool direct, struct bpf_iter__io_uring_f
 	return true;
 }
 
-NATIVE_PROGRAMS("iter/io_uring_file", struct bpf_iter__io_uring_file)
+NATIVE_PROGRAMS("iter/io_uring_file", struct bpf_iter__io_uring_file, ctx)
 
 /* The path of one registered file, as the kernel tells it to its reader. */
 struct file_path path SEC(".bss.path");

@@ -112,16 +112,21 @@ static __always_inline void dump_segments(struct io_mapped_ubuf *ubuf)
 
 	bpf_iter_io_uring_bvec_new(&it, ubuf, 0);
 	while ((bv = bpf_iter_io_uring_bvec_next(&it))) {
-		record_t r;
+		record_t *to = record_at(i++);
 
-		put_segment(page_of(true, (u64)bv), bpf_page_to_pfn(bv->bv_page), bv->bv_offset,
-			    bv->bv_len, &r);
-		put_native(i++, &r);
+		if (to)
+			put_segment(page_of(true, (u64)bv), bpf_page_to_pfn(bv->bv_page),
+				    bv->bv_offset, bv->bv_len, to);
 	}
 	bpf_iter_io_uring_bvec_destroy(&it);
 	reply.nr_slots = i;
+	reply.status = i > request.capacity ? WALK_TOO_MANY : WALK_DONE;
 }
 
+/*
+ * By the kernel's own words, which need no address of struct page that user space
+ * would have to find out. 1: that was the slot, the others need not be shown.
+ */
 SEC("iter/io_uring_buf")
 int dump_native(struct bpf_iter__io_uring_buf *it)
 {
@@ -129,26 +134,28 @@ int dump_native(struct bpf_iter__io_uring_buf *it)
 	struct table bufs;
 
 	if (ubuf) {
-		if (it->index == request.which)
-			dump_segments(ubuf);
-		return 0;
+		if (it->index != request.which)
+			return 0;
+		dump_segments(ubuf);
+		return 1;
 	}
+	/* An empty slot, or the end. */
 	load_table(true, (u64)it->ctx, &bufs);
-	if (it->index < bufs.nr)
-		return 0;
-	if (request.which < it->index)
-		return end_native(reply.nr_slots);
-	reply.nr_slots = it->index;
-	reply.status = WALK_NO_SLOT;
+	if (it->index >= bufs.nr) {
+		reply.nr_slots = it->index;
+		reply.status = WALK_NO_SLOT;
+	} else if (it->index == request.which) {
+		reply.status = WALK_DONE;
+		return 1;
+	}
 	return 0;
 }
 
-/* The kernel holds uring_lock, and what it shows does not matter. */
+/* All at once, as other tables are: whichever slot the kernel shows. */
 SEC("iter/io_uring_buf")
 int dump_native_compat(struct bpf_iter__io_uring_buf *it)
 {
-	/* As a plain number, too: as what the verifier takes for an argument. */
-	if (reply.status == WALK_NOT_FOUND)
-		walk_ring(false, (u64)LOAD(false, struct bpf_iter__io_uring_buf, (u64)it, ctx));
-	return 0;
+	/* As a plain number, which a verifier takes for an argument. */
+	walk_compat((u64)LOAD(false, struct bpf_iter__io_uring_buf, (u64)it, ctx));
+	return 1;
 }

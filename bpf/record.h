@@ -133,14 +133,14 @@ struct walk_request {
 	__u64 inode; /* of the ring's file */
 	__u64 which; /* the buffer whose segments are wanted; the epoll set, or 0 */
 	__u64 page_base; /* struct page of page frame 0, 0: not known or not permitted */
+	__u64 pidns; /* the namespace of `observer`, as the walk has answered */
 	__u32 mode; /* enum walk_mode */
 	__u32 observer; /* WALK_LOCKED: pid of the observer ... */
-	__u32 pidns_level; /* ... in the namespace of this level ... */
-	__u32 pidns_inode; /* ... and this inode */
+	__u32 pidns_level; /* ... in its namespace, which is of this level */
 	__u32 capacity; /* records that there is room for */
 	__s32 fd; /* of the epoll set */
 	__u8 page_shift;
-	__u8 pad[7];
+	__u8 pad[3];
 };
 
 /* What the walk answers. */
@@ -152,8 +152,7 @@ struct walk_reply {
 	__u32 owner_tid;
 	__u32 owner_sleeps; /* the owner is off the CPU, waiting */
 	__u32 pidns_level; /* of the reader */
-	__u32 pidns_inode;
-	__u32 pad;
+	__u64 pidns; /* of the reader, opaque */
 	__u64 which; /* opaque: the epoll set that was met */
 	char owner_comm[16];
 };

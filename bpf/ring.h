@@ -109,30 +109,29 @@ static __always_inline u64 ring_of(u64 file)
 }
 
 /*
- * The number of a task in the pid namespace of the reader. The iterators only
- * show tasks that have one. In one place: of struct pid and struct pid_namespace
- * the kernel remembers only the one that it has met last when a loader asks for it
- * (hash_cands(), kernel/bpf/btf.c), and looks through all types for the other.
+ * The number of a task in the pid namespace of the reader, and which that is, opaque.
+ * The iterators only show tasks that have one. In one place, and without a look into
+ * struct pid_namespace: of that and struct pid the kernel remembers only the one that
+ * it has met last when a loader asks for it (hash_cands(), kernel/bpf/btf.c), and
+ * looks through all types for the other.
  */
 static __noinline __attribute__((unused)) u32 pid_nr_at(struct task_struct *task, u32 level,
-							u32 *ns_inode)
+							u64 *ns)
 {
 	struct pid *pid = BPF_CORE_READ(task, thread_pid);
-	struct upid up = {};
+	u32 nr = 0;
+	u64 upid;
 
-	*ns_inode = 0;
+	*ns = 0;
 	if (!pid || BPF_CORE_READ(pid, level) < level)
 		return 0;
-	bpf_probe_read_kernel(&up.nr, sizeof(up.nr),
-			      (void *)pid + bpf_core_field_offset(struct pid, numbers) +
-				      level * bpf_core_type_size(struct upid) +
-				      bpf_core_field_offset(struct upid, nr));
-	bpf_probe_read_kernel(&up.ns, sizeof(up.ns),
-			      (void *)pid + bpf_core_field_offset(struct pid, numbers) +
-				      level * bpf_core_type_size(struct upid) +
-				      bpf_core_field_offset(struct upid, ns));
-	*ns_inode = BPF_CORE_READ(up.ns, ns.inum);
-	return up.nr;
+	upid = (u64)pid + bpf_core_field_offset(struct pid, numbers) +
+	       level * bpf_core_type_size(struct upid);
+	bpf_probe_read_kernel(&nr, sizeof(nr),
+			      (void *)upid + bpf_core_field_offset(struct upid, nr));
+	bpf_probe_read_kernel(ns, sizeof(*ns),
+			      (void *)upid + bpf_core_field_offset(struct upid, ns));
+	return nr;
 }
 
 static __always_inline u32 reader_level(void)

@@ -126,7 +126,7 @@ static __always_inline void describe_sqpoll(const bool direct, u64 ctx, struct r
 {
 	u64 sqd = (u64)LOAD(direct, struct io_ring_ctx, ctx, sq_data);
 	struct task_struct *thread;
-	u32 ns;
+	u64 ns;
 
 	r->sqpoll_cpu = -1;
 	if (!sqd)
@@ -184,7 +184,8 @@ __noinline int describe_compat(u64 ctx, struct ring_sighting *r)
 static __always_inline struct ring_sighting *next_sighting(struct task_struct *task, u32 via,
 							   s32 fd)
 {
-	u32 key = reply.nr++, level = reader_level(), ns;
+	u32 key = reply.nr++, level = reader_level();
+	u64 ns;
 	struct ring_sighting *r = bpf_map_lookup_elem(&sightings, &key);
 
 	if (!r)

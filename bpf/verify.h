@@ -49,12 +49,13 @@ static __always_inline u64 context_switches(void)
 static __always_inline void describe_owner(u64 owner)
 {
 	struct task_struct *task = (void *)owner;
-	u32 level = reader_level(), ns;
+	u32 level = reader_level();
+	u64 ns;
 
 	reply.owner = owner;
 	reply.pidns_level = level;
 	pid_nr_at((void *)bpf_get_current_task(), level, &ns);
-	reply.pidns_inode = ns;
+	reply.pidns = ns;
 	if (!owner)
 		return;
 	reply.owner_tid = pid_nr_at(task, level, &ns);

@@ -70,7 +70,6 @@ pub(crate) fn how_read(consistency: Consistency, lock: &str) -> String {
     match consistency {
         Consistency::Raw => "RAW: a look without lock or proof, records may be torn".into(),
         Consistency::Locked => format!("read under {lock}"),
-        Consistency::Parts => format!("read under {lock}, in parts"),
         _ => "read without the lock, verified".into(),
     }
 }

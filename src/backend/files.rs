@@ -85,7 +85,9 @@ impl Paths {
         };
         self.request.write(request).map_err(fail)?;
         self.path.write(FilePath::default()).map_err(fail)?;
-        if let Err(why) = native::run_session(self.link.as_fd(), &self.address)? {
+        // It is told of all slots.
+        let done = || Ok(false);
+        if let Err(why) = native::run_session(self.link.as_fd(), &self.address, done)? {
             return Ok(Err(why));
         }
         let path = self.path.read().map_err(fail)?;

@@ -196,7 +196,7 @@ fn request(address: &Address, which: u64, observer: &Observer, look: &WalkReply)
         mode: Mode::Locked as u32,
         observer: observer.pid(),
         pidns_level: look.pidns_level,
-        pidns_inode: look.pidns_inode,
+        pidns: look.pidns,
         ..address.request(which)
     }
 }

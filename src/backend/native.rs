@@ -1,5 +1,6 @@
-//! The Native backend: an iterator of a patched kernel, attached to one ring,
-//! writes all its records in one read, under one hold of the lock.
+//! The Native backend: an iterator of a patched kernel, attached to one ring. The
+//! kernel takes the lock and calls the program, which writes all records at once and
+//! has the kernel stop.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -13,8 +14,8 @@ use crate::backend::select::{check_bpf, NotOpened};
 use crate::backend::task_file::{no_room, outcome};
 use crate::backend::Reason;
 use crate::error::{Contention, Error, Result};
-use crate::iter::{Address, Consistency, NoCopy};
-use crate::record::wire::{Status, WalkRequest};
+use crate::iter::{Address, NoCopy};
+use crate::record::wire::{Mode, Status, WalkRequest};
 use crate::record::Dumped;
 use crate::ring::Via;
 use crate::sys::bpf;
@@ -27,10 +28,6 @@ const STREAM: Forms = Forms {
     direct: &[c"stream_native"],
     compat: &[c"stream_native_compat"],
 };
-
-/// Slots that the kernel shows in one read at most: MAX_ITER_OBJECTS,
-/// kernel/bpf/bpf_iter.c.
-const ONE_HOLD: u32 = 1_000_000;
 
 /// Reads a table of one ring, again and again.
 pub(crate) struct Native<R> {
@@ -84,35 +81,30 @@ impl<R: Dumped> Native<R> {
         })
     }
 
-    /// Reads the table once: its size, or what was in the way.
-    pub(crate) fn read(&mut self, which: u64) -> Result<Result<(usize, Consistency), Contention>> {
+    /// Reads the table once, under its lock: its size, or what was in the way.
+    pub(crate) fn read(&mut self, which: u64) -> Result<Result<usize, Contention>> {
         loop {
-            self.maps.ask(self.address.request(which))?;
-            let consistency = match run_session(self.link.as_fd(), &self.address)? {
-                Ok(consistency) => consistency,
-                Err(why) => return Ok(Err(why)),
-            };
+            self.maps.ask(WalkRequest {
+                mode: Mode::Locked as u32,
+                ..self.address.request(which)
+            })?;
+            let maps = &self.maps;
+            let done = || Ok(maps.answer()?.status() != Some(Status::NotFound));
+            if let Err(why) = run_session(self.link.as_fd(), &self.address, done)? {
+                return Ok(Err(why));
+            }
             let reply = self.maps.answer()?;
             match maps::room_for::<R>(reply.nr_slots as usize) {
                 Some(capacity) if reply.status() == Some(Status::TooMany) => {
                     *self = self.with_room(capacity)?;
                 }
-                // No last record: it did not end.
                 _ if reply.status() == Some(Status::NotFound) => {
                     return Err(Error::malformed(
                         "a native iterator",
-                        "it ended without its last record",
+                        "it ended without a call of its program",
                     ))
                 }
-                // Replaced by a smaller one: what was written is of the one before.
-                _ if consistency == Consistency::Parts && reply.nr_slots < ONE_HOLD => {
-                    return Ok(Err(Contention::Changed))
-                }
-                _ => {
-                    return Ok(
-                        outcome::<R>(&self.address, which, &reply)?.map(|nr| (nr, consistency))
-                    )
-                }
+                _ => return outcome::<R>(&self.address, which, &reply),
             }
         }
     }
@@ -136,21 +128,22 @@ impl<R: Dumped> Native<R> {
     }
 }
 
-/// One session, from its first slot to its end: of one moment, or not.
+/// One session: to the end of its slots, or until its program, which has what it came
+/// for, has had the kernel stop.
 pub(crate) fn run_session(
     link: BorrowedFd<'_>,
     address: &Address,
-) -> Result<Result<Consistency, Contention>> {
+    done: impl Fn() -> Result<bool>,
+) -> Result<Result<(), Contention>> {
     let failed = |errno| match errno {
         Errno::NXIO => address.gone(),
         e => Error::os("read of a native iterator", e),
     };
     let session = new_session(link).map_err(failed)?;
-    let mut consistency = Consistency::Locked;
     let mut buf = [0u8; 64];
     loop {
         match rustix::io::read(&session, &mut buf) {
-            Ok(0) => return Ok(Ok(consistency)),
+            Ok(0) => return Ok(Ok(())),
             Ok(n) => {
                 return Err(Error::malformed(
                     "a native iterator",
@@ -158,9 +151,10 @@ pub(crate) fn run_session(
                 ))
             }
             Err(Errno::INTR) => {}
-            // A million slots: it let go of the lock, and goes on where it
-            // was (bpf_seq_read, kernel/bpf/bpf_iter.c).
-            Err(Errno::AGAIN) => consistency = Consistency::Parts,
+            // The program has returned 1; or there were a million slots, and it goes on
+            // where it was (bpf_seq_read, kernel/bpf/bpf_iter.c).
+            Err(Errno::AGAIN) if done()? => return Ok(Ok(())),
+            Err(Errno::AGAIN) => {}
             Err(Errno::DEADLK) => return Ok(Err(Contention::LockHeldUnseen)),
             Err(e) => return Err(failed(e)),
         }

@@ -43,7 +43,7 @@ mod tests {
         let records = walker.records(nr).unwrap().to_vec();
         if btf::has_target(R::TARGET).unwrap() {
             let mut native = opened(Native::<R>::open(address.clone()));
-            let (nr, _) = native.read(which).unwrap().unwrap();
+            let nr = native.read(which).unwrap().unwrap();
             assert_eq!(native.records(nr).unwrap(), records);
         }
         records

@@ -78,9 +78,9 @@ pub(super) fn read_native<R: Dumped>(
 ) -> Result<Snapshot<'_, R>> {
     let name = engine.0.address().name();
     match retry.run(&name, || engine.0.read(which)) {
-        Ok(((nr, consistency), attempts)) => Ok(Snapshot {
+        Ok((nr, attempts)) => Ok(Snapshot {
             records: engine.0.records(nr)?,
-            consistency,
+            consistency: Consistency::Locked,
             backend: Backend::Native,
             unknown: BufFields::empty(),
             attempts,

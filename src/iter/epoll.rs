@@ -63,8 +63,7 @@ impl Options<EpollItem> {
 ///
 /// - Native (the patches in kernel/, and the capabilities of TaskFile) takes
 ///   `ep->mtx` and reads all items under one hold of it
-///   ([`Consistency::Locked`]; of more than 1,000,000 items
-///   [`Consistency::Parts`]). The wait for it can be interrupted by a signal
+///   ([`Consistency::Locked`]). The wait for it can be interrupted by a signal
 ///   that ends the process, and has no other limit: [`Retry`](crate::Retry)
 ///   does not bound it, and there is no EDEADLK.
 /// - TaskFile (Linux 6.1, `CAP_BPF` with `CAP_PERFMON`, or `CAP_SYS_ADMIN`)

@@ -14,9 +14,6 @@ pub enum Consistency {
     /// Read under one hold of the lock (`uring_lock`; of an epoll set
     /// `ep->mtx`): the table at one moment.
     Locked,
-    /// Read under the lock in parts, each of one moment, as a table of more
-    /// than 1,000,000 slots has to be.
-    Parts,
     /// Read without the lock, and seen not to move: the lock was free
     /// before each record and at the end, table and size were the same before
     /// and after, two passes gave the same records, and the reader was not
@@ -35,7 +32,6 @@ impl std::fmt::Display for Consistency {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Locked => "locked",
-            Self::Parts => "parts",
             Self::Verified => "verified",
             Self::Raw => "raw",
         })

@@ -12,14 +12,14 @@ pub(crate) struct WalkRequest {
     pub(crate) inode: u64,
     pub(crate) which: u64,
     pub(crate) page_base: u64,
+    pub(crate) pidns: u64,
     pub(crate) mode: u32,
     pub(crate) observer: u32,
     pub(crate) pidns_level: u32,
-    pub(crate) pidns_inode: u32,
     pub(crate) capacity: u32,
     pub(crate) fd: i32,
     pub(crate) page_shift: u8,
-    pub(crate) pad: [u8; 7],
+    pub(crate) pad: [u8; 3],
 }
 
 /// `enum walk_mode`
@@ -43,8 +43,7 @@ pub(crate) struct WalkReply {
     pub(crate) owner_tid: u32,
     pub(crate) owner_sleeps: u32,
     pub(crate) pidns_level: u32,
-    pub(crate) pidns_inode: u32,
-    pub(crate) pad: u32,
+    pub(crate) pidns: u64,
     pub(crate) which: u64,
     pub(crate) owner_comm: [u8; 16],
 }
@@ -196,9 +195,9 @@ pub(crate) struct RingSighting {
 const _: () = {
     assert!(size_of::<WalkRequest>() == 56);
     assert!(offset_of!(WalkRequest, page_base) == 16);
-    assert!(offset_of!(WalkRequest, mode) == 24);
-    assert!(offset_of!(WalkRequest, fd) == 44);
-    assert!(offset_of!(WalkRequest, page_shift) == 48);
+    assert!(offset_of!(WalkRequest, mode) == 32);
+    assert!(offset_of!(WalkRequest, fd) == 48);
+    assert!(offset_of!(WalkRequest, page_shift) == 52);
     assert!(size_of::<WalkReply>() == 64);
     assert!(offset_of!(WalkReply, owner) == 8);
     assert!(offset_of!(WalkReply, which) == 40);

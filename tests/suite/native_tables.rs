@@ -179,12 +179,7 @@ fn the_largest_table_of_files() -> Outcome {
     let files = iter.snapshot()?;
     println!("{nr} registered files in {:.1?}", start.elapsed());
     assert_eq!(files.len() as u64, nr);
-    // The kernel walks no more than a million under one hold of the lock.
-    let consistency = match nr {
-        ..=1_000_000 => Consistency::Locked,
-        _ => Consistency::Parts,
-    };
-    assert_eq!(files.consistency(), consistency);
+    assert_eq!(files.consistency(), Consistency::Locked);
     let inode = null.metadata()?.ino();
     let whole = (0..).zip(files.iter()).all(|(at, slot)| {
         slot.index() == at && slot.file().is_some_and(|file| file.inode() == inode)
