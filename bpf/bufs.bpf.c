@@ -4,15 +4,32 @@
 
 typedef struct registered_buf record_t;
 
-/* In memory of its own, which costs less than a map to be looked up in. */
-record_t records[MAX_BUFS] SEC(".bss.records");
+struct all_records {
+	record_t slot[MAX_BUFS];
+};
+
+/*
+ * All in one value, which costs less to be looked up in than one value a slot. Not in a
+ * section of its own: libbpf writes down the zeros of such for its loader, and the
+ * kernel copies them.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct all_records);
+} records SEC(".maps");
 
 #define STABLE_WORDS (sizeof(record_t) / sizeof(u64))
 #define MAX_SLOTS MAX_BUFS
 
 static __always_inline record_t *record_at(u64 i)
 {
-	return i < MAX_SLOTS ? &records[i] : NULL;
+	u32 only = 0;
+	struct all_records *all = bpf_map_lookup_elem(&records, &only);
+
+	return all && i < MAX_SLOTS ? &all->slot[i] : NULL;
 }
 
 static __always_inline u32 open_table(const bool direct, u64 ctx, struct table *t)

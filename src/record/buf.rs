@@ -229,7 +229,7 @@ impl RegisteredBuf {
 impl Dumped for RegisteredBuf {
     const TARGET: &'static CStr = c"io_uring_buf";
     const ROOM: Room = Room {
-        map: c".bss.records",
+        map: c"records",
         first: MAX_BUFS,
         max: MAX_BUFS,
     };
