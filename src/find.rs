@@ -208,14 +208,22 @@ impl RingFinder {
                 break;
             }
             std::thread::sleep(PAUSE);
-            if busy.len() > FEW || !sees_all_of_one_process() {
+            let known: Vec<Way> = seen.ways(&busy).collect();
+            // 0 is a task that is just going.
+            let mut all = busy.len() > FEW || busy.contains(&0) || !sees_all_of_one_process();
+            if !all {
+                seen.forget(|pid| busy.contains(&pid));
+                for &one in &busy {
+                    seen.add(self.look(Some(one))?);
+                }
+                // Who let go of a ring may have handed it on; and a look at one process
+                // ends with a thread that ends while it is looked at.
+                let left: HashSet<Way> = seen.ways(&busy).collect();
+                all = known.iter().any(|way| !left.contains(way));
+            }
+            if all {
                 seen.forget(|_| true);
                 seen.add(self.look(pid)?);
-                continue;
-            }
-            for one in busy {
-                seen.forget(|pid| pid == one);
-                seen.add(self.look(Some(one))?);
             }
         }
         Ok(survey(seen))
@@ -244,11 +252,16 @@ fn sees_all_of_one_process() -> bool {
     kernel::at_least(6, 12)
 }
 
+/// A ring, and how which thread holds it.
+type Way = (Key, u32, u32, Via);
+
 /// What the looks of one search have seen.
 #[derive(Default)]
 struct Seen {
     sightings: Vec<Sighting>,
     details: HashMap<Key, Details>,
+    /// By ring and size of its table.
+    sums: HashMap<(Key, Option<u32>), Pinned>,
     unseen: Vec<Unseen>,
 }
 
@@ -259,9 +272,11 @@ impl Seen {
         self.unseen.extend(unseen);
         for mut sighting in sightings {
             if let Some(mut now) = sighting.details.take() {
-                let before = self.details.get(&sighting.key);
-                let same = before.filter(|before| before.nr_bufs == now.nr_bufs);
-                now.pinned = now.pinned.or(same.and_then(|before| before.pinned));
+                let table = (sighting.key, now.nr_bufs);
+                match now.pinned {
+                    Some(pinned) => drop(self.sums.insert(table, pinned)),
+                    None => now.pinned = self.sums.get(&table).copied(),
+                }
                 self.details.insert(sighting.key, now);
             }
             self.sightings.push(sighting);
@@ -272,6 +287,14 @@ impl Seen {
     fn forget(&mut self, of: impl Fn(u32) -> bool) {
         self.sightings.retain(|sighting| !of(sighting.holder.pid));
         self.unseen.retain(|unseen| !of(unseen.pid));
+    }
+
+    /// How these processes hold rings.
+    fn ways<'a>(&'a self, of: &'a BTreeSet<u32>) -> impl Iterator<Item = Way> + 'a {
+        let theirs = |sighting: &&Sighting| of.contains(&sighting.holder.pid);
+        let way =
+            |Sighting { key, holder, .. }: &Sighting| (*key, holder.pid, holder.tid, holder.via);
+        self.sightings.iter().filter(theirs).map(way)
     }
 
     /// The processes that could not be looked at, and one for each ring without a sum.
@@ -441,11 +464,14 @@ mod tests {
         seen.forget(|_| true);
         seen.add((vec![with(1, Some(3), None)], Vec::new()));
         assert!(seen.busy().is_empty(), "that of before");
-        for other in [with(1, Some(4), None), with(2, Some(4), None)] {
+        for other in [with(1, None, None), with(2, Some(3), None)] {
             seen.forget(|_| true);
             seen.add((vec![other], Vec::new()));
             assert_eq!(seen.busy(), [20].into());
         }
+        seen.forget(|_| true);
+        seen.add((vec![with(1, Some(3), None)], Vec::new()));
+        assert!(seen.busy().is_empty(), "that of before a change");
     }
 
     /// Who was looked at again may hold a ring no more that others do hold.

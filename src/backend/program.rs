@@ -59,24 +59,22 @@ impl Programs {
         Self::load_form(&prepare, names).map_err(refusal)
     }
 
-    /// If this thread is called away each time (a busy ring of its own does that) it
-    /// is done by one that nobody calls.
+    /// In a thread that nobody calls: completions of a ring call for the thread that
+    /// has submitted the requests (TWA_SIGNAL), for which the verifier gives up. libbpf
+    /// tries again a few times, takes its own small programs that come to nothing for
+    /// features that the kernel lacks, and what was cut off in a long log for ENOSPC.
     fn load_form(
         prepare: &(impl Fn() -> io::Result<Object> + Sync),
         names: &'static [&'static CStr],
     ) -> Result<Self, LoadError> {
         let load = || Self::load_here(prepare, names);
-        match load() {
-            Err(error) if error.source.raw_os_error() == Some(libc::EAGAIN) => {
-                thread::scope(|scope| {
-                    let apart = thread::Builder::new().spawn_scoped(scope, load);
-                    apart.map_or(Err(error), |thread| {
-                        thread.join().unwrap_or_else(|panic| resume_unwind(panic))
-                    })
-                })
-            }
-            done => done,
-        }
+        thread::scope(
+            |scope| match thread::Builder::new().spawn_scoped(scope, load) {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                // No room for one more: here, then.
+                Err(_) => load(),
+            },
+        )
     }
 
     fn load_here(
