@@ -14,6 +14,10 @@ const BUFFERS: &[usize] = &[1, 64, 1024, 16_384];
 pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {
+    bench.leave_out(
+        "snapshot, drgn",
+        "it reads a kernel's memory by its debug information, and this benchmark sets up none",
+    );
     let numbers = if bench.once { &BUFFERS[..2] } else { BUFFERS };
     for &items in numbers {
         let ring = ring_of(items)?;
