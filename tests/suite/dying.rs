@@ -12,7 +12,11 @@ use super::oracle::{by_inode, finder, pinned_bytes, Way};
 use super::run::workload;
 use super::{done, Outcome};
 
-trials![snapshots_while_processes_die, searches_while_processes_die,];
+trials![
+    snapshots_while_processes_die,
+    searches_while_processes_die,
+    a_ring_that_is_handed_on,
+];
 
 const STRESS: Duration = Duration::from_secs(8);
 /// A slow machine has until then to show both a whole process and a gone one.
@@ -146,5 +150,23 @@ fn searches_while_processes_die() -> Outcome {
     }
     println!("dying: {round} rounds of searches: {full} full, {partial} partial, {none} none");
     assert!(both(full, none), "{full} full, {none} none");
+    done()
+}
+
+/// Some process has it at every moment, and none for long; and it is too busy for a sum,
+/// so that the search looks again.
+fn a_ring_that_is_handed_on() -> Outcome {
+    let load = workload("--hand-on --sparse 16384");
+    let inode = load.report().rings[0].inode.expect("a descriptor");
+    let mut finder = finder(Backend::TaskFile);
+    let (mut searches, mut busy, start) = (0u64, 0, Instant::now());
+    while searches < 5 || start.elapsed() < STRESS / 2 {
+        let rings = finder.find_all()?.rings;
+        let ring = rings.iter().find(|ring| ring.inode == inode);
+        let ring = ring.unwrap_or_else(|| panic!("not seen after {searches} searches"));
+        busy += u64::from(ring.pinned.is_none());
+        searches += 1;
+    }
+    println!("handed on: seen by {searches} searches, by {busy} as too busy for a sum");
     done()
 }

@@ -60,7 +60,7 @@ pub use session::{
     has_iterator, loaded_programs, words, IterLink, IterLinkInfo, IterProgram, IterSession,
 };
 pub use submit::{Done, Pending, Request};
-pub use sys::{fork_holder, page_size, set_uid, unshare_descriptors};
+pub use sys::{fork_chain, fork_holder, page_size, set_uid, unshare_descriptors};
 pub use ublk::KernelBuf;
 pub use witness::PipeWitness;
 pub use workload::{IndexedBuf, Report, RingReport, Workload};

@@ -43,7 +43,7 @@ impl LockHolder {
     /// for a ring whose single issuer is another thread; `TimedOut` if someone
     /// else holds the lock.
     pub fn hold(ring: impl AsFd) -> io::Result<Self> {
-        Self::hold_by(ring, |ring, page| sys::probe(ring.into(), page))
+        Self::hold_by(ring, |ring, page| sys::probe(ring.into(), page, 1))
     }
 
     /// The same for an epoll set, in which something has to be ready: an event

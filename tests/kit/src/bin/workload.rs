@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use uring_testkit::{demo, fork_holder, set_uid};
+use uring_testkit::{demo, fork_chain, fork_holder, set_uid};
 use uring_testkit::{BufSpec, LockHolder, Report, RingBuilder, RingReport, TestRing};
 
 /// Makes io_uring rings with known contents and says exactly what it made
@@ -61,6 +61,10 @@ struct Args {
     /// Fork a child, which holds the rings too
     #[arg(long)]
     fork: bool,
+    /// Leave the rings to a chain of processes, each of which keeps the first one busy, forks
+    /// the next and ends
+    #[arg(long, conflicts_with_all = ["no_fd", "mapping_only"])]
+    hand_on: bool,
     /// Drop to this user id
     #[arg(long)]
     uid: Option<u32>,
@@ -74,6 +78,9 @@ struct Args {
     #[arg(long)]
     seconds: Option<u64>,
 }
+
+/// Of each process of a chain: less than a search takes for what is busy.
+const LIFE: Duration = Duration::from_millis(3);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Preset {
@@ -228,6 +235,10 @@ fn run(args: &Args) -> io::Result<()> {
         Vec::new()
     };
 
+    if let (true, Some((_, ring))) = (args.hand_on, rings.first()) {
+        fork_chain(ring.as_fd(), LIFE)?;
+    }
+
     // After the fork: a child with the userfaultfds would keep them open.
     let lock = |(_, ring): &(String, TestRing)| LockHolder::hold(ring);
     let held = if args.hold_lock { &rings[..] } else { &[] };
@@ -239,6 +250,9 @@ fn run(args: &Args) -> io::Result<()> {
         rings: reports,
         skipped,
     };
+    if args.hand_on {
+        rings.clear();
+    }
     let mut stdout = io::stdout().lock();
     serde_json::to_writer(&mut stdout, &report)?;
     writeln!(stdout)?;

@@ -1,8 +1,10 @@
 //! Processes: another user, and a child that only holds what it inherited.
 
 use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
 
-use super::check;
+use super::{check, page_size, probe, Mapping};
 
 /// The number of the calling thread.
 pub(crate) fn thread_id() -> u32 {
@@ -49,6 +51,48 @@ pub fn fork_holder() -> io::Result<u32> {
     match check(unsafe { libc::fork() }.into())? {
         0 => hold_until_parent_ends(parent),
         pid => Ok(pid as u32),
+    }
+}
+
+/// Forks a child which holds every descriptor and mapping of this process, keeps this
+/// ring busy for `life`, forks one that does the same, and ends; until this process has
+/// ended, of which all of them are children then.
+///
+/// # Errors
+/// EAGAIN at a limit of processes, ENOMEM.
+pub fn fork_chain(ring: BorrowedFd<'_>, life: Duration) -> io::Result<()> {
+    // SAFETY: takes numbers.
+    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) }.into())?;
+    // SAFETY: no function of ours is installed: nobody has to wait for a child.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    let first = std::process::id();
+    let page = Mapping::anonymous(page_size())?;
+    // SAFETY: the child calls only async-signal-safe functions and never
+    // returns, so that locks held by other threads do not matter.
+    match check(unsafe { libc::fork() }.into())? {
+        0 => hand_on(first, ring, &page, life),
+        _ => Ok(()),
+    }
+}
+
+/// Of a probe of all operations that there are, and more.
+const OPS: usize = 256;
+const PROBED: usize = 16 + 8 * OPS;
+
+fn hand_on(first: u32, ring: BorrowedFd<'_>, page: &Mapping, life: Duration) -> ! {
+    loop {
+        let start = Instant::now();
+        while start.elapsed() < life {
+            page.write(&[0; PROBED]);
+            let _busy_is_all_it_has_to_be = probe(ring.into(), page, OPS);
+        }
+        // SAFETY: takes numbers, and sends nothing.
+        let gone = unsafe { libc::kill(first as libc::pid_t, 0) } != 0;
+        // SAFETY: as in fork_chain(). Where it fails, this process stays.
+        if gone || unsafe { libc::fork() } > 0 {
+            // SAFETY: ends this process without running the parent's destructors.
+            unsafe { libc::_exit(0) };
+        }
     }
 }
 

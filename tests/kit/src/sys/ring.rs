@@ -257,12 +257,12 @@ pub(crate) fn unregister_ring(index: u32) -> io::Result<()> {
     unsafe { register(Target::registered(index), op, arg.cast(), 1) }.map(drop)
 }
 
-/// IORING_REGISTER_PROBE for one opcode, its argument at the start of `page`.
+/// IORING_REGISTER_PROBE for so many opcodes, its argument at the start of `page`.
 /// It changes nothing in the ring, and copies from `page` under uring_lock.
-pub(crate) fn probe(target: Target, page: &Mapping) -> io::Result<()> {
-    assert!(page.size() >= 24, "struct io_uring_probe and one op");
+pub(crate) fn probe(target: Target, page: &Mapping, ops: usize) -> io::Result<()> {
+    assert!(page.size() >= 16 + 8 * ops, "struct io_uring_probe");
     let arg = page.addr() as *const c_void;
-    // SAFETY: the kernel reads and writes the 24 bytes of a probe of one op,
-    // inside the mapping, to which the kit lends no reference.
-    unsafe { register(target, uapi::REGISTER_PROBE, arg, 1) }.map(drop)
+    // SAFETY: the kernel reads and writes 16 bytes, and 8 for each op, inside
+    // the mapping, to which the kit lends no reference.
+    unsafe { register(target, uapi::REGISTER_PROBE, arg, ops) }.map(drop)
 }
