@@ -135,23 +135,38 @@ static long count_item(u64 i, table_t *t)
 	return 0;
 }
 
+/* The count that goes on from one call to the next, as a walk does (verify.h). */
+table_t counting;
+
+#define COUNTED (1 << 15)
+
+__noinline int count_part(void)
+{
+	table_t *t = &counting;
+	u64 i;
+
+	for_each_slot_direct(i, COUNTED, COUNTED) {
+		if (!t->next)
+			break;
+		t->next = next_item(true, t->next);
+	}
+	t->nr += i;
+	return 0;
+}
+
 /* The kernel does not keep the number of items: they are counted. */
 static __always_inline void count_items(const bool direct, table_t *t)
 {
-	u64 i;
-
 	rewind(direct, t);
 	t->nr = 0;
 	if (!direct) {
 		bpf_loop(MAX_COUNT, count_item, t, 0);
 		return;
 	}
-	for_each_slot_direct(i, MAX_COUNT, MAX_COUNT) {
-		if (!t->next)
-			break;
-		t->next = next_item(true, t->next);
-	}
-	t->nr = i;
+	counting = *t;
+	for (u32 from = 0; from < MAX_COUNT && counting.next; from += COUNTED)
+		count_part();
+	*t = counting;
 }
 
 static __always_inline u32 open_table(const bool direct, u64 ep, table_t *t)
@@ -160,7 +175,9 @@ static __always_inline u32 open_table(const bool direct, u64 ep, table_t *t)
 	t->slots = word_at(direct, t->tree + bpf_core_field_offset(struct rb_root_cached, rb_root));
 	count_items(direct, t);
 	/* A tree that is being changed may have no end. */
-	return t->nr > MAX_ITEMS && owner_of(direct, ep) ? WALK_CHANGED : WALK_DONE;
+	if (t->nr > MAX_ITEMS && request.mode != WALK_LOCKED && owner_of(direct, ep))
+		return WALK_CHANGED;
+	return WALK_DONE;
 }
 
 static __always_inline void load_item(const bool direct, u64 epi, record_t *r)

@@ -30,6 +30,13 @@ static __always_inline record_t *record_at(u64 i)
 static __always_inline u32 open_table(const bool direct, u64 ctx, struct table *t)
 {
 	load_file_table(direct, ctx, t);
+	/*
+	 * With the lock a size of 0 is the truth, and nobody quiesces: up to 6.12 a table
+	 * whose bitmap could not be had is freed, and its address stays
+	 * (io_alloc_file_tables(), io_uring/filetable.c).
+	 */
+	if (request.mode == WALK_LOCKED && !t->nr)
+		return WALK_DONE;
 	return is_settled(t) ? WALK_DONE : WALK_CHANGED;
 }
 

@@ -111,7 +111,7 @@ enum walk_mode {
 	WALK_VERIFIED = 1, /* no lock; proves that nothing moved */
 	WALK_RAW = 2, /* no lock, no proof */
 	WALK_PEEK = 3, /* look at the lock's owner only */
-	WALK_LOCKED = 4, /* only from io_uring_register, under uring_lock */
+	WALK_LOCKED = 4, /* from io_uring_register(2) or a native iterator, which hold the lock */
 };
 
 enum walk_status {

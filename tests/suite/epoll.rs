@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{self, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::event::{eventfd, EventfdFlags};
+use rustix::event::{epoll, eventfd, EventfdFlags};
 use rustix::process::{
     getpid, getrlimit, pidfd_getfd, pidfd_open, setrlimit, Pid, PidfdFlags, PidfdGetfdFlags,
     Resource,
@@ -44,6 +44,7 @@ trials![
     a_set_that_outlives_its_process,
     a_set_whose_lock_is_held,
     links_and_streams,
+    as_many_items_as_are_read,
 ];
 
 const IN: u32 = EpollEvents::IN.bits();
@@ -568,5 +569,75 @@ fn links_and_streams() -> Outcome {
         assert!(error.to_string().contains(&id.to_string()), "{error}");
     }
     assert_eq!(link.info()?.ep_id, Some(id));
+    done()
+}
+
+/// The machine's limit of items in all sets of a user, raised for a while.
+struct MoreWatches(String);
+
+const WATCHES: &str = "/proc/sys/fs/epoll/max_user_watches";
+
+impl MoreWatches {
+    fn ask() -> std::io::Result<Self> {
+        let before = std::fs::read_to_string(WATCHES)?;
+        std::fs::write(WATCHES, "4000000")?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for MoreWatches {
+    fn drop(&mut self) {
+        if let Err(e) = std::fs::write(WATCHES, &self.0) {
+            println!("{WATCHES} cannot be set back: {e}");
+        }
+    }
+}
+
+/// In an order that is not that of memory: the kernel's clock does not end the walk. And
+/// one more, which is said, and not taken for a tree that is being changed.
+fn as_many_items_as_are_read() -> Outcome {
+    const MOST: usize = 1 << 20;
+    const NUMBERS: usize = 1 << 14;
+    const FILES: usize = 80;
+    let set = set();
+    let files: Vec<OwnedFd> = (0..FILES).map(|_| counter()).collect();
+    let mut places = (0..FILES * NUMBERS)
+        // Each once: the factor has none in common with their number.
+        .map(|nth| nth * 611_953 % (FILES * NUMBERS))
+        .map(|at| (&files[at / NUMBERS], 2000 + (at % NUMBERS) as i32));
+    // Other trials may have a number for themselves.
+    let mut add = |nth: usize| loop {
+        let (file, number) = places.next().expect("enough numbers");
+        let dup = rustix::io::fcntl_dupfd_cloexec(file, number)?;
+        if dup.as_raw_fd() != number {
+            continue;
+        }
+        let data = epoll::EventData::new_u64(nth as u64);
+        return epoll::add(set.as_fd(), &dup, data, epoll::EventFlags::IN);
+    };
+    let _may = MoreWatches::ask()?;
+    for nth in 0..MOST {
+        add(nth)?;
+    }
+    let mut iters: Vec<(Backend, EpollIter)> = Vec::new();
+    for backend in backends().filter(|backend| *backend != Backend::Fdinfo) {
+        let options = EpollIter::options().backend(backend);
+        iters.push((backend, options.attach(set.as_fd())?));
+    }
+    for (backend, iter) in &mut iters {
+        let start = Instant::now();
+        let mut seen = vec![false; MOST];
+        for item in iter.snapshot()?.iter() {
+            seen[item.data() as usize] = true;
+        }
+        assert!(seen.iter().all(|seen| *seen), "{backend}: one is missing");
+        println!("{MOST} items, {backend}: {:.1?}", start.elapsed());
+    }
+    add(MOST)?;
+    for (backend, iter) in &mut iters {
+        let error = iter.snapshot().map(drop).unwrap_err();
+        let too_large = matches!(error, Error::TableTooLarge { slots, .. } if slots > MOST as u64);
+        assert!(too_large, "{backend}: {error}");
+    }
     done()
 }

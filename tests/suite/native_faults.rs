@@ -3,13 +3,17 @@
 
 use std::io;
 
+use uring_bpf_iter::{Backend, UringFileIter};
 use uring_testkit::{EpollSet, Faults, Injected, IterLink, PipeWitness};
 
 use super::native::{program, ring, Pins, RING_TARGETS, SOON};
 use super::results::skip;
 use super::{done, Outcome};
 
-native_trials![Alone: every_allocation_fails_once];
+native_trials![Alone:
+    every_allocation_fails_once,
+    a_table_of_files_that_could_not_be_made,
+];
 
 fn every_allocation_fails_once() -> Outcome {
     let faults = match Faults::new() {
@@ -19,6 +23,31 @@ fn every_allocation_fails_once() -> Outcome {
     let pins = Pins::now();
     all(&faults);
     pins.assert_back();
+    done()
+}
+
+/// It is an empty one: not one that is just being changed, for good.
+fn a_table_of_files_that_could_not_be_made() -> Outcome {
+    let faults = match Faults::new() {
+        Ok(faults) => faults,
+        Err(e) => return skip(e),
+    };
+    let mut refused = 0;
+    for nth in 1..100 {
+        let mut ring = ring();
+        let (made, injected) = faults.fail_nth(nth, || ring.register_files_sparse(64))?;
+        if injected == Injected::No {
+            break;
+        }
+        if made.is_err() {
+            refused += 1;
+            let options = UringFileIter::options().backend(Backend::Native);
+            let seen = options.attach(&ring)?.snapshot()?.len();
+            assert_eq!(seen, 0, "allocation {nth}");
+        }
+    }
+    println!("a table of files: {refused} refusals");
+    assert!(refused > 0, "no allocation failed");
     done()
 }
 
