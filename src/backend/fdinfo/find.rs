@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::fs::MetadataExt;
+use std::thread;
+use std::time::Duration;
 
 use crate::backend::fdinfo::reader::{is_gone, list_consistency, prints_under_lock};
 use crate::backend::fdinfo::text::{parse, Text};
@@ -13,6 +15,12 @@ use crate::find::{Details, Sighting};
 use crate::ring::{Holder, Pinned, Queue, SqPoll, Unseen, Via};
 
 const RING: &[u8] = b"anon_inode:[io_uring]";
+
+/// Of one ring, and the pause between two.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(1);
+/// Of one search: many rings may be busy.
+const PAUSES: u32 = 100;
 
 /// All sightings in all processes or in one, and the processes that may not
 /// be looked at.
@@ -23,9 +31,12 @@ pub(crate) fn find(pid: Option<u32>) -> Result<(Vec<Sighting>, Vec<Unseen>)> {
     };
     let mut found = Vec::new();
     let mut unseen = Vec::new();
-    let mut described = HashSet::new();
+    let mut known = Known {
+        described: HashSet::new(),
+        pauses: PAUSES,
+    };
     for one in pids {
-        match look_at(one, &mut described) {
+        match look_at(one, &mut known) {
             Ok(sightings) => found.extend(sightings),
             Err(e) if is_gone(&e) => {}
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
@@ -58,7 +69,14 @@ fn processes() -> Result<Vec<u32>> {
     Ok(pids)
 }
 
-fn look_at(pid: u32, described: &mut HashSet<u64>) -> io::Result<Vec<Sighting>> {
+/// What one search has said of rings.
+struct Known {
+    described: HashSet<u64>,
+    /// How often it may still wait for the lock of a ring.
+    pauses: u32,
+}
+
+fn look_at(pid: u32, known: &mut Known) -> io::Result<Vec<Sighting>> {
     let process = format!("/proc/{pid}");
     let uid = fs::metadata(&process)?.uid();
     let name = fs::read(format!("{process}/comm"))?;
@@ -91,8 +109,8 @@ fn look_at(pid: u32, described: &mut HashSet<u64>) -> io::Result<Vec<Sighting>> 
         let inode = file.ino();
         held.insert(inode);
         // A long list is read once, however many descriptors lead to it.
-        let details = match described.insert(inode) {
-            true => Some(describe(pid, fd)),
+        let details = match known.described.insert(inode) {
+            true => Some(describe(pid, fd, &mut known.pauses)),
             false => None,
         };
         all.push(sighting(inode, Via::Descriptor(fd), details));
@@ -105,9 +123,23 @@ fn look_at(pid: u32, described: &mut HashSet<u64>) -> io::Result<Vec<Sighting>> 
     Ok(all)
 }
 
+/// The kernel leaves out what it would take the lock for if that is taken, also by
+/// another reader of the text: for a moment, then.
+fn describe(pid: u32, fd: RawFd, pauses: &mut u32) -> Details {
+    for _ in 1..TRIES {
+        let details = read(pid, fd);
+        if details.pinned.is_some() || *pauses == 0 {
+            return details;
+        }
+        *pauses -= 1;
+        thread::sleep(PAUSE);
+    }
+    read(pid, fd)
+}
+
 /// What the text of a descriptor says. A ring of which no more can be learned
 /// (busy, gone, or a text that makes no sense) is a ring all the same.
-fn describe(pid: u32, fd: RawFd) -> Details {
+fn read(pid: u32, fd: RawFd) -> Details {
     let path = format!("/proc/{pid}/fdinfo/{fd}");
     let page_shift = rustix::param::page_size().trailing_zeros() as u8;
     let text = fs::read(&path).map(|bytes| parse(&bytes, page_shift, &path));
