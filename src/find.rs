@@ -19,7 +19,7 @@ const LOOKS: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(2);
 const ENOUGH: Duration = Duration::from_millis(200);
 
-/// So many processes are looked at one by one rather than with all others.
+/// At most so many processes are looked at one by one, more with all others.
 const FEW: usize = 16;
 
 /// Equal for equal rings. The address of a ring may be that of another one by
