@@ -24,12 +24,18 @@ struct {
 #define STABLE_WORDS (sizeof(record_t) / sizeof(u64))
 #define MAX_SLOTS MAX_BUFS
 
-static __always_inline record_t *record_at(u64 i)
+typedef struct all_records room_t;
+
+static __always_inline room_t *room(void)
 {
 	u32 only = 0;
-	struct all_records *all = bpf_map_lookup_elem(&records, &only);
 
-	return all && i < MAX_SLOTS ? &all->slot[i] : NULL;
+	return bpf_map_lookup_elem(&records, &only);
+}
+
+static __always_inline record_t *record_at(room_t *room, u64 i)
+{
+	return i < MAX_SLOTS ? &room->slot[i] : NULL;
 }
 
 static __always_inline u32 open_table(const bool direct, u64 ctx, struct table *t)

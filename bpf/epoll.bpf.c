@@ -4,18 +4,11 @@
  * (fs/eventpoll.c). ep->mtx guards it.
  */
 #include "file.h"
-#include "request.h"
 #include "walk.h"
 
 typedef struct epoll_item record_t;
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1024);
-	__type(key, u32);
-	__type(value, record_t);
-} records SEC(".maps");
+#include "room.h"
 
 /* Up to the inode: who uses a file moves its position without the lock. */
 #define STABLE_WORDS 4
@@ -26,13 +19,6 @@ struct {
  * was read while somebody changed the tree.
  */
 #define MAX_DEPTH 64
-
-static __always_inline record_t *record_at(u64 i)
-{
-	u32 key = i;
-
-	return bpf_map_lookup_elem(&records, &key);
-}
 
 /* The items of a set, in their order. */
 typedef struct {

@@ -4,28 +4,14 @@
  * by which user space finds out who else has these files.
  */
 #include "file.h"
-#include "request.h"
 
 typedef struct registered_file record_t;
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1024);
-	__type(key, u32);
-	__type(value, record_t);
-} records SEC(".maps");
+#include "room.h"
 
 /* Up to the inode: who uses a file moves its position without the lock. */
 #define STABLE_WORDS 4
 #define MAX_SLOTS (1 << 20) /* IORING_MAX_FIXED_FILES, io_uring/rsrc.h */
-
-static __always_inline record_t *record_at(u64 i)
-{
-	u32 key = i;
-
-	return bpf_map_lookup_elem(&records, &key);
-}
 
 static __always_inline u32 open_table(const bool direct, u64 ctx, struct table *t)
 {

@@ -4,30 +4,15 @@
  * the array of struct bio_vec of buffer `request.which`; it does not change as
  * long as the buffer is registered.
  */
-#include "request.h"
-
 typedef struct segment record_t;
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, 1); /* set at load */
-	__type(key, u32);
-	__type(value, record_t);
-} records SEC(".maps");
+#include "room.h"
 
 #define STABLE_WORDS (sizeof(record_t) / sizeof(u64))
 
 /* Four times what a buffer of 1 GiB, the largest (io_buffer_validate(),
  * io_uring/rsrc.c), takes in pages of 4 KiB. */
 #define MAX_SLOTS (1 << 20)
-
-static __always_inline record_t *record_at(u64 i)
-{
-	u32 key = i;
-
-	return bpf_map_lookup_elem(&records, &key);
-}
 
 /* An empty slot is a table without segments. */
 static __always_inline u32 open_table(const bool direct, u64 ctx, struct table *t)
@@ -112,7 +97,7 @@ static __always_inline void dump_segments(struct io_mapped_ubuf *ubuf)
 
 	bpf_iter_io_uring_bvec_new(&it, ubuf, 0);
 	while ((bv = bpf_iter_io_uring_bvec_next(&it))) {
-		record_t *to = record_at(i++);
+		record_t *to = record_at(room(), i++);
 
 		if (to)
 			put_segment(page_of(true, (u64)bv), bpf_page_to_pfn(bv->bv_page),

@@ -13,7 +13,8 @@
  *   rewind(direct, t)             slot 0, as it is now, is to come
  *   load_record(direct, t, i, r)  slot i, after the one before; false if it is gone
  *   at_end(t)                 no slot is to come
- *   record_at(i)              where its record belongs, NULL if there is no room
+ *   room_t, room()            where the records belong, NULL if there is no room at all
+ *   record_at(room, i)        where that of slot i belongs, NULL if there is no room
  *
  * A walk without the lock is accepted only if the lock was free before every
  * record and after the last one, if table and size are the same after each pass,
@@ -86,7 +87,8 @@ static __always_inline bool same_record(const record_t *a, const record_t *b)
 }
 
 /* Slot i: write its record, or see that it still is what its record says. */
-static __always_inline bool visit(const bool direct, const bool again, struct walk *w, u64 i)
+static __always_inline bool visit(const bool direct, const bool again, struct walk *w, room_t *room,
+				  u64 i)
 {
 	record_t r, *to;
 
@@ -94,7 +96,7 @@ static __always_inline bool visit(const bool direct, const bool again, struct wa
 		w->status = WALK_LOCK_HELD;
 		return false;
 	}
-	to = record_at(i);
+	to = room ? record_at(room, i) : NULL;
 	if (!to) {
 		w->status = WALK_TOO_MANY;
 		return false;
@@ -154,12 +156,12 @@ static __always_inline void end_pass(struct walk *w, u64 visited)
 
 static long visit_first(u64 i, struct walk *w)
 {
-	return i >= MAX_SLOTS || !visit(false, false, w, i);
+	return i >= MAX_SLOTS || !visit(false, false, w, room(), i);
 }
 
 static long visit_again(u64 i, struct walk *w)
 {
-	return i >= MAX_SLOTS || !visit(false, true, w, i);
+	return i >= MAX_SLOTS || !visit(false, true, w, room(), i);
 }
 
 static __always_inline void pass_compat(const bool again, struct walk *w)
@@ -185,13 +187,14 @@ struct walk current;
 __noinline int pass_part(u64 from, bool again)
 {
 	struct walk *w = &current;
+	room_t *to = room();
 	u64 i;
 
 	for (i = from; i < w->table.nr && can_loop; i++) {
 		barrier_var(i);
 		if (i >= MAX_SLOTS || i - from >= ROUNDS)
 			break;
-		if (!visit(true, again, w, i))
+		if (!visit(true, again, w, to, i))
 			break;
 	}
 	current.next = i;
