@@ -288,22 +288,22 @@ static __always_inline void sight_mapped(struct task_struct *task)
 }
 
 SEC("iter/task")
-int find_rings_task(struct bpf_iter__task *it)
+int find_rings_registered(struct bpf_iter__task *it)
 {
 	struct task_struct *task = it->task;
 
 	if (!task)
 		return 0;
 	barrier_var(task); /* no arithmetic on it before the check */
+	if (!has_registered_ring(task))
+		return 0;
 	for (u32 i = 0; i < NR_REGISTERED_RINGS; i++)
 		sight_registered(true, task, i);
-	if (speaks_for_memory(task))
-		sight_mapped(task);
 	return 0;
 }
 
 SEC("iter/task")
-int find_rings_task_compat(struct bpf_iter__task *it)
+int find_rings_registered_compat(struct bpf_iter__task *it)
 {
 	struct task_struct *task = it->task;
 
@@ -313,8 +313,18 @@ int find_rings_task_compat(struct bpf_iter__task *it)
 	return 0;
 }
 
+SEC("iter/task")
+int find_rings_mapped(struct bpf_iter__task *it)
+{
+	struct task_struct *task = it->task;
+
+	if (task && speaks_for_memory(task))
+		sight_mapped(task);
+	return 0;
+}
+
 SEC("iter/task_vma")
-int find_rings_vma_compat(struct bpf_iter__task_vma *it)
+int find_rings_mapped_compat(struct bpf_iter__task_vma *it)
 {
 	struct task_struct *task = it->task;
 	struct vm_area_struct *vma = it->vma;

@@ -53,6 +53,19 @@ static __always_inline u64 registered_ring(struct task_struct *task, u32 i)
 	return tctx ? pointer_at(false, (u64)&tctx->registered_rings, i) : 0;
 }
 
+/* By one look at all of them: there seldom is one. */
+static __always_inline bool has_registered_ring(struct task_struct *task)
+{
+	struct io_uring_task *tctx = BPF_CORE_READ(task, io_uring);
+	u64 all[NR_REGISTERED_RINGS] = {}, any = 0;
+
+	if (!tctx || bpf_core_read(all, sizeof(all), &tctx->registered_rings))
+		return false;
+	for (u32 i = 0; i < NR_REGISTERED_RINGS; i++)
+		any |= all[i];
+	return any;
+}
+
 /*
  * True for one task of each process that still has its memory: the leader, or
  * any task if the leader has ended before the others.

@@ -94,6 +94,7 @@ enum Engine {
 pub struct RingFinder {
     engine: Engine,
     selection: Selection,
+    mappings: bool,
 }
 
 impl RingFinder {
@@ -127,7 +128,24 @@ impl RingFinder {
                 "a native iterator shows one ring, it finds none",
             ))),
         })?;
-        Ok(Self { engine, selection })
+        Ok(Self {
+            engine,
+            selection,
+            mappings: true,
+        })
+    }
+
+    /// Whether to look at the mappings of processes, which it does unless told
+    /// otherwise, and which is most of the work: for a look every second it may be too
+    /// much. Without them it finds what is held by a descriptor or by a registered one.
+    /// A ring that is only mapped any more is not found, and who only maps a ring, as a
+    /// forked child may, is not among its holders.
+    #[must_use]
+    pub fn mappings(self, look: bool) -> Self {
+        Self {
+            mappings: look,
+            ..self
+        }
     }
 
     /// Which backend serves, and why better ones do not.
@@ -232,8 +250,8 @@ impl RingFinder {
     fn look(&mut self, pid: Option<u32>) -> Result<(Vec<Sighting>, Vec<Unseen>)> {
         match &mut self.engine {
             #[cfg(feature = "bpf")]
-            Engine::TaskFile(finder) => finder.sightings(pid),
-            Engine::Fdinfo => fdinfo::find(pid),
+            Engine::TaskFile(finder) => finder.sightings(pid, self.mappings),
+            Engine::Fdinfo => fdinfo::find(pid, self.mappings),
         }
     }
 }
@@ -357,6 +375,10 @@ fn survey(mut seen: Seen) -> Survey {
 /// Descriptors first. What a process holds in other ways says nothing more
 /// when it has a descriptor.
 fn order(mut holders: Vec<(Holder, u64)>) -> Vec<Holder> {
+    // Of one there is nothing to put in order, and most rings have one.
+    if holders.len() == 1 {
+        return holders.into_iter().map(|(holder, _)| holder).collect();
+    }
     let with_fd: HashSet<u32> = holders
         .iter()
         .filter(|(holder, _)| holder.fd().is_some())

@@ -31,11 +31,12 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
         }
         holders.grow(items)?;
         let mut all = Vec::new();
-        for (name, backend) in [
-            ("task-file", Backend::TaskFile),
-            ("fdinfo, this crate", Backend::Fdinfo),
+        for (name, backend, mappings) in [
+            ("task-file", Backend::TaskFile, true),
+            ("task-file, no mappings", Backend::TaskFile, false),
+            ("fdinfo, this crate", Backend::Fdinfo, true),
         ] {
-            let made = library(name, &holders, backend);
+            let made = library(name, &holders, backend, mappings);
             all.extend(bench.candidate("discover", name, made)?);
         }
         let check = |found: Vec<u32>| holders.all_found(found.into_iter());
@@ -43,7 +44,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
         all.push(walk(&holders)?);
         bench.note(
             "`readlink and fdinfo`, `lsfd` and `bpftrace` see descriptors alone; task-file \
-             also registered descriptors and mappings",
+             also registered descriptors, and mappings if it is not told to leave them out",
         );
         let case = Case {
             group: "discover",
@@ -118,8 +119,13 @@ pub(crate) fn hold_ring() -> Result<()> {
     Ok(())
 }
 
-fn library<'a>(name: &'static str, holders: &Holders, backend: Backend) -> Result<Candidate<'a>> {
-    let mut finder = RingFinder::with_backend(backend)?;
+fn library<'a>(
+    name: &'static str,
+    holders: &Holders,
+    backend: Backend,
+    mappings: bool,
+) -> Result<Candidate<'a>> {
+    let mut finder = RingFinder::with_backend(backend)?.mappings(mappings);
     let found = finder.find_all()?.rings;
     holders.all_found(found.iter().map(|ring| ring.owner().pid))?;
     Ok(Candidate::new(name, move || {

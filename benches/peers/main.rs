@@ -15,6 +15,7 @@ mod bench;
 mod cold;
 mod discover;
 mod disturb;
+mod drgn;
 mod epoll;
 mod files;
 mod limits;

@@ -6,6 +6,7 @@ use uring_bpf_iter::{Backend, RegisteredBuf, RegisteredBufs, UringBufIter};
 use uring_testkit::{BufSpec, RingBuilder, TestRing};
 
 use crate::bench::{Bench, Candidate, Case, Look, Result, Table};
+use crate::drgn::Drgn;
 use crate::machine;
 use crate::text::{self, Text};
 
@@ -14,10 +15,16 @@ const BUFFERS: &[usize] = &[1, 64, 1024, 16_384];
 pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {
-    bench.leave_out(
-        "snapshot, drgn",
-        "it reads a kernel's memory by its debug information, and this benchmark sets up none",
-    );
+    let drgn = match Drgn::start() {
+        Ok((drgn, version)) => {
+            bench.note(format!("`drgn`: {version}, without the lock, in Python"));
+            Some(drgn)
+        }
+        Err(error) => {
+            bench.leave_out("snapshot, drgn", error);
+            None
+        }
+    };
     let numbers = if bench.once { &BUFFERS[..2] } else { BUFFERS };
     for &items in numbers {
         let ring = ring_of(items)?;
@@ -27,7 +34,11 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
             item: "buffer",
             each: true,
         };
-        let warm = candidates(bench, &ring)?;
+        let mut warm = candidates(bench, &ring)?;
+        if let Some(drgn) = &drgn {
+            // The last one is the peer of the others.
+            warm.insert(warm.len() - 1, by_drgn(drgn.clone(), &ring)?);
+        }
         bench.compare(case("snapshot"), warm)?;
         let cold = candidates(bench, &ring)?;
         bench.compare_cold(case("snapshot, cold cache"), cold)?;
@@ -110,6 +121,12 @@ fn parsed<'a>(name: &'static str, ring: &TestRing, reopened: bool) -> Result<Can
     Ok(Candidate::new(name, move || {
         look(&|ranges| Ok(ranges.iter().map(|(addr, _)| addr).sum()))
     }))
+}
+
+fn by_drgn<'a>(drgn: Drgn, ring: &TestRing) -> Result<Candidate<'a>> {
+    let fd = ring.raw_fd();
+    same(drgn.list(fd)?.into_iter(), ring)?;
+    Ok(Candidate::new("drgn", move || drgn.sum(fd)))
 }
 
 /// Whether that is what was registered.

@@ -58,6 +58,9 @@ pub(crate) struct Args {
     /// Look again every so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) watch: Option<u64>,
+    /// Do not look for rings that are only mapped: many times faster
+    #[arg(long)]
+    pub(crate) no_mappings: bool,
     /// Count and show the empty slots of sparse tables, too
     #[arg(long)]
     pub(crate) all_slots: bool,
@@ -201,7 +204,7 @@ impl Program {
             other => other,
         };
         let mut finder = match RingFinder::with_backend(find) {
-            Ok(finder) => finder,
+            Ok(finder) => finder.mappings(!args.no_mappings),
             Err(error) => return ExitCode::from(program.note_error(&error)),
         };
         for refusal in &finder.selection().refused {

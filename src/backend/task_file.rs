@@ -60,7 +60,7 @@ mod tests {
     /// What one form of the programs sees of a ring.
     fn look(address: &Address) -> Seen {
         let (sightings, _) = opened(Finder::open())
-            .sightings(Some(std::process::id()))
+            .sightings(Some(std::process::id()), true)
             .unwrap();
         let mut seen: Vec<String> = sightings
             .iter()

@@ -19,6 +19,7 @@ trials![
     a_thousand_duplicates,
     a_registered_descriptor,
     a_mapping_alone,
+    a_search_that_leaves_out_mappings,
     a_ring_that_closes_between_find_and_attach,
     task_file_goes_on_to_the_next_holder,
     locked_goes_on_to_the_next_holder,
@@ -126,6 +127,41 @@ fn a_mapping_alone() -> Outcome {
                 assert_eq!(ring.flags.unwrap().bits(), report.flags);
                 let mut iter = Way::TaskFile.options().attach_ring(ring)?;
                 assert_reads(Way::TaskFile, &mut iter, &report.expected());
+            }
+        }
+    }
+    done()
+}
+
+/// What is held in another way is found with all that is said of it.
+fn a_search_that_leaves_out_mappings() -> Outcome {
+    let held = ["", "--no-fd", "--mapping-only"];
+    let loads = held.map(|how| workload(&format!("--rings 2 --bufs 3 {how}")));
+    for backend in BACKENDS {
+        let everything = finder(backend).find_all()?.rings;
+        let mut finder = finder(backend).mappings(false);
+        let survey = finder.find_all()?;
+        let no_mapping = |ring: &Ring| {
+            ring.holders()
+                .iter()
+                .all(|holder| holder.via != Via::Mapping)
+        };
+        assert!(survey.rings.iter().all(no_mapping), "{backend}");
+        for (load, how) in loads.iter().zip(held) {
+            let of_all = |ring: &&Ring| ring.holder(load.pid(), None).is_some();
+            let usual: Vec<&Ring> = everything.iter().filter(of_all).collect();
+            let found: Vec<&Ring> = survey.rings.iter().filter(of_all).collect();
+            let alone = finder.find_in(load.pid())?.rings;
+            assert_eq!(found, alone.iter().collect::<Vec<_>>(), "{backend}, {how}");
+            match (how, backend) {
+                // As documented: no descriptor of either kind, or none that /proc shows.
+                ("--mapping-only", _) | ("--no-fd", Backend::Fdinfo) => {
+                    assert_eq!(found, [] as [&Ring; 0], "{backend}, {how}");
+                }
+                _ => {
+                    assert_eq!(found.len(), 2, "{backend}, {how}");
+                    assert_eq!(found, usual, "{backend}, {how}");
+                }
             }
         }
     }

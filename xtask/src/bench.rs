@@ -15,6 +15,9 @@ use crate::{system, workspace};
 /// What criterion is told in a machine whose processor is likely emulated.
 const SHORT: &str = "--warm-up-time 0.5 --measurement-time 2 --sample-size 10";
 
+/// From PyPI.
+const DRGN: &str = "drgn==0.3.0";
+
 /// Where to run, and what.
 #[derive(clap::Args)]
 pub(crate) struct Bench {
@@ -30,7 +33,7 @@ pub(crate) struct Bench {
 
 /// Runs both and shows what was written.
 pub(crate) fn bench(bench: &Bench) -> Result<()> {
-    system::ensure(system::BUILD)?;
+    system::ensure(system::BUILD.iter().chain(system::DRGN))?;
     let start = SystemTime::now();
     let program = workspace::bench_program("peers")?;
     if !bench.guest_only {
@@ -40,14 +43,19 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
             .run()?;
     }
     heading(&format!("Benchmarks, {} with the patches", bench.kernel));
-    let image = kernel::build(&bench.kernel, Flavour::Plain)?;
+    let image = kernel::build(&bench.kernel, Flavour::Kcore)?;
+    let vmlinux = image.with_file_name(kernel::VMLINUX);
     let measure = cmd([program]).arg("--bench").args(SHORT.split(' '));
     // The guest's own folder is memory: criterion writes many files.
     let script = format!(
-        "CRITERION_HOME=$TMPDIR/criterion exec {}",
-        measure.args(&bench.filter).shown()
+        "CRITERION_HOME=$TMPDIR/criterion {}",
+        measure
+            .env("URING_BENCH_DRGN_PYTHON", drgn()?)
+            .env("URING_BENCH_VMLINUX", vmlinux)
+            .args(&bench.filter)
+            .shown()
     );
-    let vm = Vm::new(&image, Flavour::Plain, 3000, script).with_memory("4G");
+    let vm = Vm::new(&image, Flavour::Kcore, 3000, script).with_memory("4G");
     let status = vm::vm(&vm)?;
     for report in written_since(start)? {
         heading(&format!("Report: {}", report.display()));
@@ -57,6 +65,19 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
         0 => Ok(()),
         status => bail!("the virtual machine's exit status is {status}"),
     }
+}
+
+/// The Python of an environment that has drgn, made if it is not there yet.
+fn drgn() -> Result<PathBuf> {
+    let home = workspace::cache_dir()?.join("tools").join(DRGN);
+    let python = home.join("bin/python3");
+    if !cmd([&python]).args(["-c", "import drgn"]).succeeds() {
+        cmd(["python3", "-m", "venv", "--clear"]).arg(&home).run()?;
+        cmd([&python])
+            .args(["-m", "pip", "install", "--quiet", DRGN])
+            .run()?;
+    }
+    Ok(python)
 }
 
 fn written_since(start: SystemTime) -> Result<Vec<PathBuf>> {

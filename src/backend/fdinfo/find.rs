@@ -24,7 +24,7 @@ const PAUSES: u32 = 100;
 
 /// All sightings in all processes or in one, and the processes that may not
 /// be looked at.
-pub(crate) fn find(pid: Option<u32>) -> Result<(Vec<Sighting>, Vec<Unseen>)> {
+pub(crate) fn find(pid: Option<u32>, mappings: bool) -> Result<(Vec<Sighting>, Vec<Unseen>)> {
     let pids = match pid {
         Some(pid) => vec![pid],
         None => processes()?,
@@ -36,7 +36,7 @@ pub(crate) fn find(pid: Option<u32>) -> Result<(Vec<Sighting>, Vec<Unseen>)> {
         pauses: PAUSES,
     };
     for one in pids {
-        match look_at(one, &mut known) {
+        match look_at(one, mappings, &mut known) {
             Ok(sightings) => found.extend(sightings),
             Err(e) if is_gone(&e) => {}
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
@@ -76,7 +76,7 @@ struct Known {
     pauses: u32,
 }
 
-fn look_at(pid: u32, known: &mut Known) -> io::Result<Vec<Sighting>> {
+fn look_at(pid: u32, mappings: bool, known: &mut Known) -> io::Result<Vec<Sighting>> {
     let process = format!("/proc/{pid}");
     let uid = fs::metadata(&process)?.uid();
     let name = fs::read(format!("{process}/comm"))?;
@@ -114,6 +114,9 @@ fn look_at(pid: u32, known: &mut Known) -> io::Result<Vec<Sighting>> {
             false => None,
         };
         all.push(sighting(inode, Via::Descriptor(fd), details));
+    }
+    if !mappings {
+        return Ok(all);
     }
     for inode in mapped(&fs::read(format!("{process}/maps"))?) {
         if !held.contains(&inode) {

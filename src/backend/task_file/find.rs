@@ -13,13 +13,19 @@ use crate::sys::observer;
 use crate::sys::shared::Shared;
 
 const FIND: Forms = Forms {
-    direct: &[c"find_rings_file", c"find_rings_task"],
+    direct: &[
+        c"find_rings_file",
+        c"find_rings_registered",
+        c"find_rings_mapped",
+    ],
     compat: &[
         c"find_rings_file_compat",
-        c"find_rings_task_compat",
-        c"find_rings_vma_compat",
+        c"find_rings_registered_compat",
+        c"find_rings_mapped_compat",
     ],
 };
+/// Which of either is for mappings.
+const MAPPED: usize = 2;
 
 /// Sees the ways in which tasks hold rings.
 pub(crate) struct Finder {
@@ -61,9 +67,13 @@ impl Finder {
 
     /// All sightings, in all processes or in one. Comes back with more room
     /// as often as there were more of them than room.
-    pub(crate) fn sightings(&mut self, pid: Option<u32>) -> Result<(Vec<Sighting>, Vec<Unseen>)> {
+    pub(crate) fn sightings(
+        &mut self,
+        pid: Option<u32>,
+        mappings: bool,
+    ) -> Result<(Vec<Sighting>, Vec<Unseen>)> {
         loop {
-            let nr = self.run(pid)?;
+            let nr = self.run(pid, mappings)?;
             if let Some(sightings) = self.sightings.get(nr) {
                 return decode(sightings);
             }
@@ -71,9 +81,9 @@ impl Finder {
         }
     }
 
-    /// Runs all programs, one after the other into the same map: the number of
+    /// Runs the programs, one after the other into the same map: the number of
     /// sightings.
-    fn run(&mut self, pid: Option<u32>) -> Result<usize> {
+    fn run(&mut self, pid: Option<u32>, mappings: bool) -> Result<usize> {
         self.runs += 1;
         let fail = |e| Error::os("use a RingFinder", e);
         self.request
@@ -85,7 +95,11 @@ impl Finder {
             .map_err(fail)?;
         self.reply.write(wire::FindReply::default()).map_err(fail)?;
         let tasks = pid.map_or(Tasks::All, Tasks::Process);
-        for name in self.programs.names {
+        let names = match mappings {
+            true => self.programs.names,
+            false => &self.programs.names[..MAPPED],
+        };
+        for name in names {
             let link = self.programs.link(name, tasks)?;
             program::run(&link)?;
         }

@@ -34,6 +34,9 @@ const RECIPE: u32 = 1;
 /// Gigabytes for what a build makes, and for the source if it is not there yet.
 const ROOM: u64 = 5;
 
+/// The kernel as it was linked: of flavour kcore, beside the image.
+pub(crate) const VMLINUX: &str = "vmlinux";
+
 /// What a kernel is for.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Flavour {
@@ -41,6 +44,8 @@ pub(crate) enum Flavour {
     Plain,
     /// For truth: lockdep, KASAN, kmemleak and the like.
     Debug,
+    /// For programs that read its memory: `/proc/kcore`, and vmlinux beside the image.
+    Kcore,
 }
 
 impl Flavour {
@@ -48,6 +53,7 @@ impl Flavour {
         match self {
             Self::Plain => "plain",
             Self::Debug => "debug",
+            Self::Kcore => "kcore",
         }
     }
 
@@ -57,6 +63,7 @@ impl Flavour {
         let shared: &[&str] = match self {
             Self::Plain => &["kernel/config.plain"],
             Self::Debug => &["kernel/config.plain", "kernel/config.debug"],
+            Self::Kcore => &["kernel/config.plain", "kernel/config.kcore"],
         };
         let own = Path::new("kernel").join(series).join("config");
         let shared = shared.iter().map(PathBuf::from);
@@ -159,7 +166,7 @@ fn image(series: &str, flavour: Flavour, change: Change<'_>) -> Result<PathBuf> 
     let log = home.join(format!("build-{}.log", flavour.name()));
     make::run(&tree, &build, &["bzImage"], &log)?;
     let kept = image.parent().context("an image has a folder")?;
-    keep(&build, kept, &recipe.inputs)?;
+    keep(&build, kept, flavour, &recipe.inputs)?;
     Ok(image)
 }
 
@@ -189,15 +196,17 @@ fn inputs(source: &Source, patches: &[PathBuf], fragments: &[PathBuf]) -> Result
 }
 
 /// Puts what a build has made into the cache; all of it, or nothing.
-fn keep(build: &Path, kept: &Path, inputs: &str) -> Result<()> {
+fn keep(build: &Path, kept: &Path, flavour: Flavour, inputs: &str) -> Result<()> {
     let images = kept.parent().context("an image has a folder")?;
     fs::create_dir_all(images).with_context(|| format!("cannot make {}", images.display()))?;
     let scratch = tempfile::tempdir_in(images).context("no temporary folder")?;
-    for (from, to) in [
+    let debug_information = (flavour == Flavour::Kcore).then_some((VMLINUX, VMLINUX));
+    let always = [
         ("arch/x86/boot/bzImage", "bzImage"),
         (".config", "config"),
         ("System.map", "System.map"),
-    ] {
+    ];
+    for (from, to) in always.into_iter().chain(debug_information) {
         fs::copy(build.join(from), scratch.path().join(to))
             .with_context(|| format!("cannot keep {from}"))?;
     }

@@ -159,6 +159,14 @@ pub(crate) const LIBURING: &[Need] = &[Need {
     present: || line("dpkg-source --version").succeeds(),
 }];
 
+/// For a peer in the benchmarks that comes from PyPI.
+pub(crate) const DRGN: &[Need] = &[Need {
+    package: "python3-venv",
+    why: "python3 with venv and pip: fetches drgn, to be measured beside",
+    elsewhere: "python3 (Fedora, Arch)",
+    present: || line("python3 -c").arg("import ensurepip, venv").succeeds(),
+}];
+
 /// For virtual machines.
 pub(crate) const VM: &[Need] = &[
     Need {
