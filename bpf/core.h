@@ -125,6 +125,16 @@ struct io_uring_task {
 	struct file *registered_rings[16];
 };
 
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+	unsigned long *open_fds;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
 struct task_struct {
 	unsigned int __state;
 	int pid;

@@ -31,6 +31,9 @@ struct {
 	__type(value, u64);
 } described SEC(".maps");
 
+/* So many loops of ROUNDS for the descriptors of one task. */
+#define MAX_PARTS 256
+
 /* What the buffers of a ring add up to, and whether it held still meanwhile. */
 struct sum {
 	u64 ctx;
@@ -201,45 +204,64 @@ static __always_inline struct ring_sighting *next_sighting(struct task_struct *t
 	return r;
 }
 
-static __always_inline void sight(const bool direct, struct task_struct *task, u64 file, u32 via,
-				  s32 fd)
+static __always_inline bool is_ring_of(const bool direct, u64 file, struct ring_key *key)
 {
-	struct ring_sighting *r;
-	struct ring_key key;
+	if (!file || !is_ring(direct, file))
+		return false;
+	key->ring = ring_of(file);
+	key->inode = inode_of(direct, file);
+	return key->ring;
+}
+
+static __always_inline void sight(const bool direct, struct task_struct *task, u64 file,
+				  struct ring_key *key, u32 via, s32 fd)
+{
+	struct ring_sighting *r = next_sighting(task, via, fd);
 	u64 *run, this_run, cred;
 
-	if (!file || !is_ring(direct, file))
-		return;
-	key.ring = ring_of(file);
-	if (!key.ring)
-		return;
-	key.inode = inode_of(direct, file);
-	r = next_sighting(task, via, fd);
 	if (!r)
 		return;
-	r->ring = key.ring;
-	r->inode = key.inode;
+	r->ring = key->ring;
+	r->inode = key->inode;
 	this_run = request.run;
-	run = bpf_map_lookup_elem(&described, &key);
+	run = bpf_map_lookup_elem(&described, key);
 	if (run && *run == this_run)
 		return;
 	/* Without room for it the ring is described again, no more. */
-	bpf_map_update_elem(&described, &key, &this_run, 0);
+	bpf_map_update_elem(&described, key, &this_run, 0);
 	r->flags |= RING_DESCRIBED;
 	cred = (u64)LOAD(direct, struct file, file, f_cred);
 	r->creator_uid = LOAD(direct, struct cred, cred, uid.val);
-	direct ? describe_direct(key.ring, r) : describe_compat(key.ring, r);
+	direct ? describe_direct(key->ring, r) : describe_compat(key->ring, r);
 }
 
-SEC("iter/task_file")
-int find_rings_file(struct bpf_iter__task_file *it)
+/* A file that somebody holds for us. */
+static __always_inline void sight_held(const bool direct, struct task_struct *task, u64 file,
+				       u32 via, s32 fd)
 {
-	struct task_struct *task = it->task;
+	struct ring_key key;
 
-	if (task && it->file)
-		sight(true, task, (u64)it->file, VIA_DESCRIPTOR, it->fd);
-	return 0;
+	if (is_ring_of(direct, file, &key))
+		sight(direct, task, file, &key, via, fd);
 }
+
+/*
+ * A file that nobody holds for us, in a place that is read by `there`: forgotten if it
+ * went meanwhile, with what was said of the ring, which others may hold.
+ */
+#define SIGHT_LOOSE(direct, task, file, via, fd, there)                                       \
+	({                                                                                    \
+		u64 __file = (file), __before = reply.nr;                                     \
+		struct ring_key __key;                                                        \
+                                                                                              \
+		if (is_ring_of((direct), __file, &__key)) {                                   \
+			sight((direct), (task), __file, &__key, (via), (fd));                 \
+			if ((there) != __file || inode_of((direct), __file) != __key.inode) { \
+				reply.nr = __before;                                          \
+				bpf_map_delete_elem(&described, &__key);                      \
+			}                                                                     \
+		}                                                                             \
+	})
 
 SEC("iter/task_file")
 int find_rings_file_compat(struct bpf_iter__task_file *it)
@@ -247,18 +269,94 @@ int find_rings_file_compat(struct bpf_iter__task_file *it)
 	struct task_struct *task = it->task;
 
 	if (task && it->file)
-		sight(false, task, (u64)it->file, VIA_DESCRIPTOR, it->fd);
+		sight_held(false, task, (u64)it->file, VIA_DESCRIPTOR, it->fd);
 	return 0;
+}
+
+/* The descriptors of one task, from `next` on. */
+struct fd_walk {
+	u64 files;
+	u64 next;
+	u64 max;
+};
+
+struct fd_walk fds;
+
+/* Descriptor i as it is now, 0 when the task has other descriptors by now, or none. */
+static __always_inline u64 file_of_fd(u64 task, u64 i)
+{
+	u64 files = fds.files, fdt;
+
+	if ((u64)BPF_CORE_READ((struct task_struct *)task, files) != files)
+		return 0;
+	fdt = (u64)LOAD(true, struct files_struct, files, fdt);
+	if (i >= LOAD(true, struct fdtable, fdt, max_fds))
+		return 0;
+	return pointer_at(true, (u64)LOAD(true, struct fdtable, fdt, fd), i);
+}
+
+/*
+ * A part of them. Not static: the kernel's clock for loops begins anew. RCU keeps the
+ * table; that of before is left alone when there is a larger one (expand_fdtable(),
+ * fs/file.c), and what is found in it is looked for in the new one.
+ */
+__noinline int sight_fds(u64 task)
+{
+	u64 fdt = (u64)LOAD(true, struct files_struct, fds.files, fdt), open, i, rest, file;
+
+	fds.max = LOAD(true, struct fdtable, fdt, max_fds);
+	open = (u64)LOAD(true, struct fdtable, fdt, open_fds);
+	for (i = fds.next; i < fds.max && can_loop; i++) {
+		barrier_var(i);
+		if (i - fds.next >= ROUNDS)
+			break;
+		rest = number_at(true, open, i / 64) >> (i % 64);
+		if (!rest) {
+			/* The last of this word; zero, or the verifier would count. */
+			i = (i | 63) + zero;
+			continue;
+		}
+		if (!(rest & 1))
+			continue;
+		file = pointer_at(true, (u64)LOAD(true, struct fdtable, fdt, fd), i);
+		SIGHT_LOOSE(true, (struct task_struct *)task, file, VIA_DESCRIPTOR, i,
+			    file_of_fd(task, i));
+	}
+	fds.next = i;
+	return 0;
+}
+
+/* Threads that share the descriptors of their leader are passed over. */
+static __always_inline void sight_descriptors(struct bpf_iter__task *it, struct task_struct *task)
+{
+	/* As a plain number, which a verifier takes for an argument. */
+	u64 plain = (u64)LOAD(false, struct bpf_iter__task, (u64)it, task);
+
+	fds.files = (u64)BPF_CORE_READ(task, files);
+	if (!fds.files ||
+	    (task->pid != task->tgid && fds.files == (u64)BPF_CORE_READ(task, group_leader, files)))
+		return;
+	fds.next = 0;
+	for (u32 part = 0; part < MAX_PARTS; part++) {
+		u64 now;
+
+		sight_fds(plain);
+		now = (u64)BPF_CORE_READ(task, files);
+		if (!now || (now == fds.files && fds.next >= fds.max))
+			return;
+		/* By unshare(2), for one: what it has now is still to be looked at. */
+		if (now != fds.files) {
+			fds.files = now;
+			fds.next = 0;
+		}
+	}
+	next_sighting(task, VIA_CUT_SHORT, -1);
 }
 
 static __always_inline void sight_registered(const bool direct, struct task_struct *task, u32 i)
 {
-	u64 file = registered_ring(task, i), before = reply.nr;
-
-	sight(direct, task, file, VIA_REGISTERED, i);
-	/* Nothing holds the file for us: forget it if it went meanwhile. */
-	if (file && registered_ring(task, i) != file)
-		reply.nr = before;
+	SIGHT_LOOSE(direct, task, registered_ring(task, i), VIA_REGISTERED, i,
+		    registered_ring(task, i));
 }
 
 /* The verifier looks at it once, and not once for each index. */
@@ -283,18 +381,19 @@ static __always_inline void sight_mapped(struct task_struct *task)
 	if (error && error != -ENOENT)
 		next_sighting(task, VIA_UNSEEN, -1);
 	while ((vma = bpf_iter_task_vma_next(&it)))
-		sight(true, task, file_of(vma), VIA_MAPPING, -1);
+		sight_held(true, task, file_of(vma), VIA_MAPPING, -1);
 	bpf_iter_task_vma_destroy(&it);
 }
 
 SEC("iter/task")
-int find_rings_registered(struct bpf_iter__task *it)
+int find_rings_held(struct bpf_iter__task *it)
 {
 	struct task_struct *task = it->task;
 
 	if (!task)
 		return 0;
 	barrier_var(task); /* no arithmetic on it before the check */
+	sight_descriptors(it, task);
 	if (!has_registered_ring(task))
 		return 0;
 	for (u32 i = 0; i < NR_REGISTERED_RINGS; i++)
@@ -330,6 +429,6 @@ int find_rings_mapped_compat(struct bpf_iter__task_vma *it)
 	struct vm_area_struct *vma = it->vma;
 
 	if (task && vma)
-		sight(false, task, (u64)vma->vm_file, VIA_MAPPING, -1);
+		sight_held(false, task, (u64)vma->vm_file, VIA_MAPPING, -1);
 	return 0;
 }

@@ -173,13 +173,6 @@ static __always_inline void pass_compat(const bool again, struct walk *w)
 	end_pass(w, n);
 }
 
-/*
- * may_goto ends after a quarter of a second (6.15 on), which a large table may
- * take; in a program at a tracepoint even after 65,535 rounds (seen on 6.18).
- * Each call of a function that is not static begins anew.
- */
-#define ROUNDS (1 << 15)
-
 /* The walk that goes on from one such call to the next. */
 struct walk current;
 

@@ -288,6 +288,9 @@ impl Seen {
     /// one, for a table of the same size.
     fn add(&mut self, (sightings, unseen): (Vec<Sighting>, Vec<Unseen>)) {
         self.unseen.extend(unseen);
+        self.sightings.reserve(sightings.len());
+        self.details.reserve(sightings.len());
+        self.sums.reserve(sightings.len());
         for mut sighting in sightings {
             if let Some(mut now) = sighting.details.take() {
                 let table = (sighting.key, now.nr_bufs);
@@ -342,8 +345,8 @@ struct Found {
 
 /// Puts the sightings of one ring together.
 fn survey(mut seen: Seen) -> Survey {
-    let mut at: HashMap<Key, usize> = HashMap::new();
-    let mut found: Vec<Found> = Vec::new();
+    let mut at: HashMap<Key, usize> = HashMap::with_capacity(seen.details.len());
+    let mut found: Vec<Found> = Vec::with_capacity(seen.details.len());
     for sighting in seen.sightings {
         let slot = *at.entry(sighting.key).or_insert(found.len());
         if slot == found.len() {
@@ -386,9 +389,13 @@ fn order(mut holders: Vec<(Holder, u64)>) -> Vec<Holder> {
         .collect();
     holders.retain(|(holder, _)| holder.fd().is_some() || !with_fd.contains(&holder.pid));
     holders.sort_by_key(|(holder, files)| {
-        let rest = (holder.pid, holder.via, *files, holder.tid);
+        let is_leader = holder.tid == holder.pid;
+        let rest = (holder.pid, holder.via, *files, !is_leader, holder.tid);
         (holder.fd().is_none(), rest)
     });
+    // A thread whose table was swapped meanwhile was looked at twice.
+    let mut known = HashSet::new();
+    holders.retain(|(holder, _)| known.insert((holder.pid, holder.tid, holder.via)));
     // A table of descriptors may be met through each of its threads.
     holders.dedup_by_key(|(holder, files)| match holder.via {
         Via::Registered(_) => (holder.pid, holder.via, holder.tid.into()),
@@ -465,6 +472,19 @@ mod tests {
         let found = survey(seen([thread(23, 1), thread(22, 1), thread(24, 2)]));
         let tids: Vec<_> = found.rings[0].holders().iter().map(|h| h.tid).collect();
         assert_eq!(tids, [22, 24]);
+        // Numbers begin anew: a thread may have a lower one than its leader.
+        let found = survey(seen([thread(3, 1), thread(20, 1)]));
+        assert_eq!(found.rings[0].owner().tid, 20);
+    }
+
+    #[test]
+    fn a_thread_is_named_once() {
+        let fd = holder(20, Via::Descriptor(4));
+        let found = survey(seen([
+            sighting(7, fd.clone(), 1),
+            sighting(7, fd.clone(), 2),
+        ]));
+        assert_eq!(found.rings[0].holders(), [fd]);
     }
 
     /// An address that has gone to another ring brings no sum with it.

@@ -1,4 +1,4 @@
-//! drgn, which reads the kernel's memory by its debug information: `drgn.py`, one
+//! drgn, which reads the kernel's memory by its debug information: `bufs_by_drgn.py`, one
 //! process for all looks. What it takes is set up by `cargo xtask bench`.
 
 use std::cell::RefCell;
@@ -32,7 +32,7 @@ impl Drgn {
             let why = "`cargo xtask bench` sets up what it takes, for its virtual machine";
             return Err(format!("{why} ({python}, {vmlinux})").into());
         };
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/drgn.py");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/bufs_by_drgn.py");
         let mut child = Command::new(python)
             .arg(script)
             .arg(vmlinux)

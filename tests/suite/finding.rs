@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
 
+use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 use uring_bpf_iter::{Backend, Charged, Holder, Ring, RingFinder, Via};
 use uring_testkit::{page_size, RingBuilder, Workload};
 
@@ -15,6 +17,8 @@ trials![
     many_rings_in_many_processes,
     one_process_and_one_descriptor,
     the_only_ring_is_a_threads_own,
+    descriptors_that_are_swapped,
+    a_descriptor_with_a_great_number,
     more_rings_than_the_first_room,
     no_ring_at_all,
     root_is_exempt,
@@ -281,4 +285,76 @@ pub(crate) fn inside_ring_of_a_thread() {
     };
     let thread = std::thread::spawn(of_thread);
     thread.join().expect("no panic");
+}
+
+fn descriptors_that_are_swapped() -> Outcome {
+    print!("{}", expect_done(&mut again("swapped-descriptors")));
+    done()
+}
+
+/// The table of the first thread is another one each moment, and has the ring in it all
+/// the while.
+pub(crate) fn inside_swapped_descriptors() {
+    let ring = RingBuilder::new(8).build().expect("ring");
+    let (me, fd) = (std::process::id(), ring.raw_fd());
+    let searches = std::thread::spawn(move || {
+        let mut finder = finder(Backend::TaskFile).mappings(false);
+        let (start, mut searches) = (Instant::now(), 0);
+        while start.elapsed() < Duration::from_secs(3) {
+            let rings = finder.find_in(me).expect("a search").rings;
+            let [ring] = &rings[..] else {
+                panic!("search {searches}: {rings:?}");
+            };
+            let is_it = |holder: &&Holder| (holder.tid, holder.fd()) == (me, Some(fd));
+            let times = ring.holders().iter().filter(is_it).count();
+            assert_eq!(times, 1, "search {searches}: {ring:?}");
+            assert_eq!(ring.nr_bufs, Some(0), "search {searches}");
+            searches += 1;
+        }
+        searches
+    });
+    let mut swaps = 0;
+    while !searches.is_finished() {
+        // Who shares the table goes on with that of before.
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || ended.recv());
+        uring_testkit::unshare_descriptors().expect("unshare");
+        drop(end);
+        let _ = other.join().expect("no panic");
+        swaps += 1;
+    }
+    let searches = searches.join().expect("no panic");
+    println!("{searches} searches while descriptors were swapped {swaps} times");
+}
+
+fn a_descriptor_with_a_great_number() -> Outcome {
+    print!("{}", expect_done(&mut again("great-descriptor")));
+    done()
+}
+
+/// As great as the machine lets it be.
+pub(crate) fn inside_great_descriptor() {
+    let usual = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: Some(1 << 20),
+        maximum: Some(1 << 20),
+    };
+    let most = setrlimit(Resource::Nofile, most).map_or(usual.maximum, |()| most.maximum);
+    let most = most.unwrap_or(1 << 20);
+    let current = Rlimit {
+        current: Some(most),
+        maximum: Some(most),
+    };
+    setrlimit(Resource::Nofile, current).expect("setrlimit");
+    let ring = RingBuilder::new(8).build().expect("ring");
+    let least = i32::try_from(most).expect("a descriptor") - 1;
+    let great = rustix::io::fcntl_dupfd_cloexec(&ring, least).expect("dup");
+    let me = std::process::id();
+    for backend in BACKENDS {
+        let found = finder(backend).find_fd(me, least).expect("found");
+        let fds: BTreeSet<_> = found.holders().iter().filter_map(Holder::fd).collect();
+        let both = BTreeSet::from([ring.raw_fd(), great.as_raw_fd()]);
+        assert_eq!(fds, both, "{backend}");
+    }
+    println!("descriptor {least} was found");
 }

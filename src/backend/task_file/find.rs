@@ -12,20 +12,15 @@ use crate::sys::bpf::{self, Object, Tasks};
 use crate::sys::observer;
 use crate::sys::shared::Shared;
 
+/// The last one of either is for mappings.
 const FIND: Forms = Forms {
-    direct: &[
-        c"find_rings_file",
-        c"find_rings_registered",
-        c"find_rings_mapped",
-    ],
+    direct: &[c"find_rings_held", c"find_rings_mapped"],
     compat: &[
         c"find_rings_file_compat",
         c"find_rings_registered_compat",
         c"find_rings_mapped_compat",
     ],
 };
-/// Which of either is for mappings.
-const MAPPED: usize = 2;
 
 /// Sees the ways in which tasks hold rings.
 pub(crate) struct Finder {
@@ -95,11 +90,9 @@ impl Finder {
             .map_err(fail)?;
         self.reply.write(wire::FindReply::default()).map_err(fail)?;
         let tasks = pid.map_or(Tasks::All, Tasks::Process);
-        let names = match mappings {
-            true => self.programs.names,
-            false => &self.programs.names[..MAPPED],
-        };
-        for name in names {
+        let all = self.programs.names;
+        let wanted = all.len() - usize::from(!mappings);
+        for name in &all[..wanted] {
             let link = self.programs.link(name, tasks)?;
             program::run(&link)?;
         }
@@ -138,10 +131,16 @@ fn decode(raw: &[wire::RingSighting]) -> Result<(Vec<Sighting>, Vec<Unseen>)> {
             wire::VIA_DESCRIPTOR => Via::Descriptor(row.fd),
             wire::VIA_REGISTERED => Via::Registered(row.fd.unsigned_abs()),
             wire::VIA_MAPPING => Via::Mapping,
-            wire::VIA_UNSEEN => {
+            wire::VIA_UNSEEN | wire::VIA_CUT_SHORT => {
+                let why = match row.via {
+                    wire::VIA_UNSEEN => {
+                        "its mappings could not be looked at: its mmap_lock was taken"
+                    }
+                    _ => "it has too many descriptors: not all were looked at",
+                };
                 unseen.push(Unseen {
                     pid: row.pid,
-                    why: "its mappings could not be looked at: its mmap_lock was taken".into(),
+                    why: why.into(),
                 });
                 continue;
             }

@@ -1,6 +1,6 @@
 """Registered buffers of a ring, by the kernel's memory and its debug information.
 
-drgn.py VMLINUX: says what it is, then answers each line with one of its own:
+bufs_by_drgn.py VMLINUX: says what it is, then answers each line with one of its own:
     list PID FD    address and length of every slot, in bytes
     sum PID FD     the sum of the addresses
 Layouts: io_uring/rsrc.h and include/linux/io_uring_types.h of Linux 6.12 and 7.2.
