@@ -175,7 +175,6 @@ enum holder_via {
 	VIA_REGISTERED = 1, /* IORING_REGISTER_RING_FDS or _REGISTERED_FD_ONLY */
 	VIA_MAPPING = 2,
 	VIA_UNSEEN = 3, /* no ring: this process's mappings could not be read */
-	VIA_CUT_SHORT = 4, /* no ring: it has more descriptors than are looked at */
 };
 
 enum ring_flags {

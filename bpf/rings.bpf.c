@@ -31,8 +31,8 @@ struct {
 	__type(value, u64);
 } described SEC(".maps");
 
-/* So many loops of ROUNDS for the descriptors of one task. */
-#define MAX_PARTS 256
+/* So many slots of buffers in one call: some milliseconds. */
+#define MAX_WORK (1 << 16)
 
 /* What the buffers of a ring add up to, and whether it held still meanwhile. */
 struct sum {
@@ -204,6 +204,18 @@ static __always_inline struct ring_sighting *next_sighting(struct task_struct *t
 	return r;
 }
 
+/* The descriptors of one task, of which those before `next` were looked at. */
+struct fd_walk {
+	u64 run;
+	u64 task;
+	u64 tid;
+	u64 next;
+	u64 work; /* slots of buffers that were added up, in this call */
+	bool done;
+};
+
+struct fd_walk fds;
+
 static __always_inline bool is_ring_of(const bool direct, u64 file, struct ring_key *key)
 {
 	if (!file || !is_ring(direct, file))
@@ -233,6 +245,7 @@ static __always_inline void sight(const bool direct, struct task_struct *task, u
 	cred = (u64)LOAD(direct, struct file, file, f_cred);
 	r->creator_uid = LOAD(direct, struct cred, cred, uid.val);
 	direct ? describe_direct(key->ring, r) : describe_compat(key->ring, r);
+	fds.work += r->nr_filled;
 }
 
 /* A file that somebody holds for us. */
@@ -247,20 +260,24 @@ static __always_inline void sight_held(const bool direct, struct task_struct *ta
 
 /*
  * A file that nobody holds for us, in a place that is read by `there`: forgotten if it
- * went meanwhile, with what was said of the ring, which others may hold.
+ * went meanwhile, with what was said of the ring, which others may hold. False then.
  */
-#define SIGHT_LOOSE(direct, task, file, via, fd, there)                                       \
-	({                                                                                    \
-		u64 __file = (file), __before = reply.nr;                                     \
-		struct ring_key __key;                                                        \
-                                                                                              \
-		if (is_ring_of((direct), __file, &__key)) {                                   \
-			sight((direct), (task), __file, &__key, (via), (fd));                 \
-			if ((there) != __file || inode_of((direct), __file) != __key.inode) { \
-				reply.nr = __before;                                          \
-				bpf_map_delete_elem(&described, &__key);                      \
-			}                                                                     \
-		}                                                                             \
+#define SIGHT_LOOSE(direct, task, file, via, fd, there)                                  \
+	({                                                                               \
+		u64 __file = (file), __before = reply.nr;                                \
+		struct ring_key __key;                                                   \
+		bool __stayed = true;                                                    \
+                                                                                         \
+		if (is_ring_of((direct), __file, &__key)) {                              \
+			sight((direct), (task), __file, &__key, (via), (fd));            \
+			__stayed = (there) == __file && ring_of(__file) == __key.ring && \
+				   inode_of((direct), __file) == __key.inode;            \
+			if (!__stayed) {                                                 \
+				reply.nr = __before;                                     \
+				bpf_map_delete_elem(&described, &__key);                 \
+			}                                                                \
+		}                                                                        \
+		__stayed;                                                                \
 	})
 
 SEC("iter/task_file")
@@ -273,21 +290,12 @@ int find_rings_file_compat(struct bpf_iter__task_file *it)
 	return 0;
 }
 
-/* The descriptors of one task, from `next` on. */
-struct fd_walk {
-	u64 files;
-	u64 next;
-	u64 max;
-};
-
-struct fd_walk fds;
-
-/* Descriptor i as it is now, 0 when the task has other descriptors by now, or none. */
-static __always_inline u64 file_of_fd(u64 task, u64 i)
+/* Descriptor i as it is now, 0 when the task has another table by now, or none. */
+static __always_inline u64 file_of_fd(u64 task, u64 files, u64 i)
 {
-	u64 files = fds.files, fdt;
+	u64 fdt;
 
-	if ((u64)BPF_CORE_READ((struct task_struct *)task, files) != files)
+	if ((u64)LOAD(true, struct task_struct, task, files) != files)
 		return 0;
 	fdt = (u64)LOAD(true, struct files_struct, files, fdt);
 	if (i >= LOAD(true, struct fdtable, fdt, max_fds))
@@ -296,67 +304,76 @@ static __always_inline u64 file_of_fd(u64 task, u64 i)
 }
 
 /*
- * A part of them. Not static: the kernel's clock for loops begins anew. RCU keeps the
- * table; that of before is left alone when there is a larger one (expand_fdtable(),
- * fs/file.c), and what is found in it is looked for in the new one.
+ * A part of them. Nothing keeps the table, which another one replaces when it grows
+ * (expand_fdtable(), fs/file.c) and when the task leaves those who share it (unshare(2),
+ * execve(2)): what was seen in one that was replaced meanwhile is looked at again. Not
+ * static: see ROUNDS.
  */
 __noinline int sight_fds(u64 task)
 {
-	u64 fdt = (u64)LOAD(true, struct files_struct, fds.files, fdt), open, i, rest, file;
+	u64 i = fds.next, n;
 
-	fds.max = LOAD(true, struct fdtable, fdt, max_fds);
-	open = (u64)LOAD(true, struct fdtable, fdt, open_fds);
-	for (i = fds.next; i < fds.max && can_loop; i++) {
-		barrier_var(i);
-		if (i - fds.next >= ROUNDS)
+	for (n = zero; n < ROUNDS && can_loop; n++) {
+		u64 files = (u64)LOAD(true, struct task_struct, task, files), fdt, open, file;
+		u64 rest = 0;
+		bool done, stayed = true;
+
+		barrier_var(n);
+		if (!files) {
+			fds.done = true;
 			break;
-		rest = number_at(true, open, i / 64) >> (i % 64);
-		if (!rest) {
-			/* The last of this word; zero, or the verifier would count. */
-			i = (i | 63) + zero;
-			continue;
 		}
-		if (!(rest & 1))
+		fdt = (u64)LOAD(true, struct files_struct, files, fdt);
+		done = i >= LOAD(true, struct fdtable, fdt, max_fds);
+		if (!done) {
+			open = (u64)LOAD(true, struct fdtable, fdt, open_fds);
+			rest = number_at(true, open, i / 64) >> (i % 64);
+		}
+		if (rest & 1) {
+			file = pointer_at(true, (u64)LOAD(true, struct fdtable, fdt, fd), i);
+			stayed = SIGHT_LOOSE(true, (struct task_struct *)task, file, VIA_DESCRIPTOR,
+					     i, file_of_fd(task, files, i));
+		}
+		/* The same address may be that of another table by now: not `stayed` says more. */
+		if (!stayed || (u64)LOAD(true, struct task_struct, task, files) != files ||
+		    (u64)LOAD(true, struct files_struct, files, fdt) != fdt)
 			continue;
-		file = pointer_at(true, (u64)LOAD(true, struct fdtable, fdt, fd), i);
-		SIGHT_LOOSE(true, (struct task_struct *)task, file, VIA_DESCRIPTOR, i,
-			    file_of_fd(task, i));
+		if (done) {
+			fds.done = true;
+			break;
+		}
+		/* To the next word if this one has no more; zero, or the verifier would count. */
+		i = (rest ? i : i | 63) + 1 + zero;
+		if (fds.work > MAX_WORK)
+			break;
 	}
 	fds.next = i;
 	return 0;
 }
 
-/* Threads that share the descriptors of their leader are passed over. */
-static __always_inline void sight_descriptors(struct bpf_iter__task *it, struct task_struct *task)
+/*
+ * False if there are more, for another call: the kernel cannot stop us, nor let others run
+ * meanwhile. Threads that share the descriptors of their leader are passed over.
+ */
+static __always_inline bool sight_descriptors(struct bpf_iter__task *it, struct task_struct *task)
 {
 	/* As a plain number, which a verifier takes for an argument. */
-	u64 plain = (u64)LOAD(false, struct bpf_iter__task, (u64)it, task);
+	u64 plain = (u64)LOAD(false, struct bpf_iter__task, (u64)it, task), tid = task->pid;
 
-	fds.files = (u64)BPF_CORE_READ(task, files);
-	if (!fds.files ||
-	    (task->pid != task->tgid && fds.files == (u64)BPF_CORE_READ(task, group_leader, files)))
-		return;
-	fds.next = 0;
-	for (u32 part = 0; part < MAX_PARTS; part++) {
-		u64 now;
-
-		sight_fds(plain);
-		now = (u64)BPF_CORE_READ(task, files);
-		if (!now || (now == fds.files && fds.next >= fds.max))
-			return;
-		/* By unshare(2), for one: what it has now is still to be looked at. */
-		if (now != fds.files) {
-			fds.files = now;
-			fds.next = 0;
-		}
-	}
-	next_sighting(task, VIA_CUT_SHORT, -1);
+	if (task->pid != task->tgid &&
+	    BPF_CORE_READ(task, files) == BPF_CORE_READ(task, group_leader, files))
+		return true;
+	if (fds.run != request.run || fds.task != plain || fds.tid != tid || fds.done)
+		fds = (struct fd_walk){ .run = request.run, .task = plain, .tid = tid };
+	fds.work = 0;
+	sight_fds(plain);
+	return fds.done;
 }
 
 static __always_inline void sight_registered(const bool direct, struct task_struct *task, u32 i)
 {
-	SIGHT_LOOSE(direct, task, registered_ring(task, i), VIA_REGISTERED, i,
-		    registered_ring(task, i));
+	(void)SIGHT_LOOSE(direct, task, registered_ring(task, i), VIA_REGISTERED, i,
+			  registered_ring(task, i));
 }
 
 /* The verifier looks at it once, and not once for each index. */
@@ -393,7 +410,8 @@ int find_rings_held(struct bpf_iter__task *it)
 	if (!task)
 		return 0;
 	barrier_var(task); /* no arithmetic on it before the check */
-	sight_descriptors(it, task);
+	if (!sight_descriptors(it, task))
+		return 1;
 	if (!has_registered_ring(task))
 		return 0;
 	for (u32 i = 0; i < NR_REGISTERED_RINGS; i++)

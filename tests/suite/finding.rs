@@ -1,7 +1,9 @@
 //! Rings of many processes: each found once, and described right.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, AsRawFd};
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
@@ -10,7 +12,7 @@ use uring_testkit::{page_size, RingBuilder, Workload};
 
 use super::inner::expect_done;
 use super::oracle::{by_inode, finder, kernel, pinned_bytes, rings_of, vm_pin_bytes, Way};
-use super::run::{again, idle_process, workload, NOBODY};
+use super::run::{again, idle_process, spawn, workload, Killed, NOBODY};
 use super::{done, Outcome};
 
 trials![
@@ -18,6 +20,7 @@ trials![
     one_process_and_one_descriptor,
     the_only_ring_is_a_threads_own,
     descriptors_that_are_swapped,
+    a_table_of_descriptors_that_grows,
     a_descriptor_with_a_great_number,
     more_rings_than_the_first_room,
     no_ring_at_all,
@@ -292,23 +295,31 @@ fn descriptors_that_are_swapped() -> Outcome {
     done()
 }
 
-/// The table of the first thread is another one each moment, and has the ring in it all
-/// the while.
+/// The table of the first thread is another one each moment, often where one was just
+/// before, and has both rings in it all the while.
 pub(crate) fn inside_swapped_descriptors() {
-    let ring = RingBuilder::new(8).build().expect("ring");
-    let (me, fd) = (std::process::id(), ring.raw_fd());
+    let rings = [0, 1].map(|_| RingBuilder::new(8).build().expect("ring"));
+    // Those of one ring take time, in which the table is swapped.
+    let dup = |_| rings[0].as_fd().try_clone_to_owned().expect("dup");
+    let dups: Vec<OwnedFd> = (0..20).map(dup).collect();
+    let last = rustix::io::fcntl_dupfd_cloexec(&rings[1], 100).expect("dup");
+    let me = std::process::id();
+    let all = [rings[0].raw_fd(), rings[1].raw_fd(), last.as_raw_fd()];
+    let wanted: BTreeSet<i32> = dups.iter().map(AsRawFd::as_raw_fd).chain(all).collect();
     let searches = std::thread::spawn(move || {
         let mut finder = finder(Backend::TaskFile).mappings(false);
         let (start, mut searches) = (Instant::now(), 0);
-        while start.elapsed() < Duration::from_secs(3) {
+        while start.elapsed() < Duration::from_secs(5) {
             let rings = finder.find_in(me).expect("a search").rings;
-            let [ring] = &rings[..] else {
-                panic!("search {searches}: {rings:?}");
-            };
-            let is_it = |holder: &&Holder| (holder.tid, holder.fd()) == (me, Some(fd));
-            let times = ring.holders().iter().filter(is_it).count();
-            assert_eq!(times, 1, "search {searches}: {ring:?}");
-            assert_eq!(ring.nr_bufs, Some(0), "search {searches}");
+            assert_eq!(rings.len(), 2, "search {searches}: {rings:?}");
+            let holders = rings.iter().flat_map(Ring::holders);
+            let of_first = holders.filter(|holder| holder.tid == me);
+            let mut fds: Vec<i32> = of_first.filter_map(Holder::fd).collect();
+            fds.sort_unstable();
+            assert!(fds.iter().eq(&wanted), "search {searches}: {fds:?}");
+            for ring in &rings {
+                assert_eq!(ring.nr_bufs, Some(0), "search {searches}: {ring:?}");
+            }
             searches += 1;
         }
         searches
@@ -325,6 +336,59 @@ pub(crate) fn inside_swapped_descriptors() {
     }
     let searches = searches.join().expect("no panic");
     println!("{searches} searches while descriptors were swapped {swaps} times");
+}
+
+/// A ring goes from one number to a higher one, for which the table has to grow.
+fn a_table_of_descriptors_that_grows() -> Outcome {
+    let mut finder = finder(Backend::TaskFile).mappings(false);
+    let (start, mut rounds, mut searches) = (Instant::now(), 0, 0);
+    while rounds < 3 || (rounds < 30 && start.elapsed() < Duration::from_secs(10)) {
+        let mut command = again("growing-descriptors");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = Killed(spawn(&mut command)?);
+        let mut said = BufReader::new(child.0.stdout.take().expect("piped"));
+        let mut line = String::new();
+        said.read_line(&mut line)?;
+        let inode: u64 = line.trim().parse()?;
+        let mut input = child.0.stdin.take().expect("piped");
+        writeln!(input, "{}", rounds * 131 % 5000)?;
+        let moved = std::thread::spawn(move || said.read_line(&mut String::new()));
+        while !moved.is_finished() {
+            let rings = finder.find_in(child.0.id())?.rings;
+            let there = rings.iter().any(|ring| ring.inode == inode);
+            assert!(there, "round {rounds}, search {searches}: {rings:?}");
+            searches += 1;
+        }
+        moved.join().expect("no panic")?;
+        rounds += 1;
+    }
+    println!("{searches} searches while {rounds} tables grew");
+    done()
+}
+
+/// The process with the table: has it grow when so many microseconds have passed.
+pub(crate) fn inside_growing_descriptors() {
+    let limit = Rlimit {
+        current: Some(20_000),
+        maximum: Some(20_000),
+    };
+    setrlimit(Resource::Nofile, limit).expect("setrlimit");
+    let others = std::fs::File::open("/dev/null").expect("open");
+    let _others: Vec<_> = (0..15_500).map(|_| others.try_clone()).collect();
+    let ring = RingBuilder::new(8).build().expect("ring");
+    let fd = rustix::io::fcntl_dupfd_cloexec(&ring, 16_000).expect("dup");
+    let inode = rustix::fs::fstat(&fd).expect("fstat").st_ino;
+    drop(ring);
+    println!("{inode}");
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).expect("stdin");
+    std::thread::sleep(Duration::from_micros(
+        line.trim().parse().expect("a number"),
+    ));
+    let _there = rustix::io::fcntl_dupfd_cloexec(&fd, 16_400).expect("dup");
+    drop(fd);
+    println!("moved");
+    std::io::stdin().read_line(&mut line).expect("stdin");
 }
 
 fn a_descriptor_with_a_great_number() -> Outcome {

@@ -26,6 +26,7 @@ pub(crate) fn run(mode: &str) -> ExitCode {
         "epoll-set" => super::epoll::inside(),
         "ring-of-a-thread" => super::finding::inside_ring_of_a_thread(),
         "swapped-descriptors" => super::finding::inside_swapped_descriptors(),
+        "growing-descriptors" => super::finding::inside_growing_descriptors(),
         "great-descriptor" => super::finding::inside_great_descriptor(),
         "few-descriptors" => super::errors::inside_few_descriptors(),
         "instructions" => super::instructions::inside(),

@@ -131,16 +131,10 @@ fn decode(raw: &[wire::RingSighting]) -> Result<(Vec<Sighting>, Vec<Unseen>)> {
             wire::VIA_DESCRIPTOR => Via::Descriptor(row.fd),
             wire::VIA_REGISTERED => Via::Registered(row.fd.unsigned_abs()),
             wire::VIA_MAPPING => Via::Mapping,
-            wire::VIA_UNSEEN | wire::VIA_CUT_SHORT => {
-                let why = match row.via {
-                    wire::VIA_UNSEEN => {
-                        "its mappings could not be looked at: its mmap_lock was taken"
-                    }
-                    _ => "it has too many descriptors: not all were looked at",
-                };
+            wire::VIA_UNSEEN => {
                 unseen.push(Unseen {
                     pid: row.pid,
-                    why: why.into(),
+                    why: "its mappings could not be looked at: its mmap_lock was taken".into(),
                 });
                 continue;
             }
