@@ -34,6 +34,9 @@ struct {
 /* So many slots of buffers in one call: some milliseconds. */
 #define MAX_WORK (1 << 16)
 
+/* So many looks at one descriptor, in a table that is always another one. */
+#define MAX_TRIES 100
+
 /* What the buffers of a ring add up to, and whether it held still meanwhile. */
 struct sum {
 	u64 ctx;
@@ -212,6 +215,7 @@ struct fd_walk {
 	u64 next;
 	u64 work; /* slots of buffers that were added up, in this call */
 	bool done;
+	bool unseen; /* what was read of one was never the truth */
 };
 
 struct fd_walk fds;
@@ -290,12 +294,12 @@ int find_rings_file_compat(struct bpf_iter__task_file *it)
 	return 0;
 }
 
-/* Descriptor i as it is now, 0 when the task has another table by now, or none. */
-static __always_inline u64 file_of_fd(u64 task, u64 files, u64 i)
+/* Descriptor i of the table that the task has now, 0 if there is none. */
+static __always_inline u64 file_of_fd(u64 task, u64 i)
 {
-	u64 fdt;
+	u64 files = (u64)LOAD(true, struct task_struct, task, files), fdt;
 
-	if ((u64)LOAD(true, struct task_struct, task, files) != files)
+	if (!files)
 		return 0;
 	fdt = (u64)LOAD(true, struct files_struct, files, fdt);
 	if (i >= LOAD(true, struct fdtable, fdt, max_fds))
@@ -312,6 +316,7 @@ static __always_inline u64 file_of_fd(u64 task, u64 files, u64 i)
 __noinline int sight_fds(u64 task)
 {
 	u64 i = fds.next, n;
+	u32 tries = zero;
 
 	for (n = zero; n < ROUNDS && can_loop; n++) {
 		u64 files = (u64)LOAD(true, struct task_struct, task, files), fdt, open, file;
@@ -332,12 +337,16 @@ __noinline int sight_fds(u64 task)
 		if (rest & 1) {
 			file = pointer_at(true, (u64)LOAD(true, struct fdtable, fdt, fd), i);
 			stayed = SIGHT_LOOSE(true, (struct task_struct *)task, file, VIA_DESCRIPTOR,
-					     i, file_of_fd(task, files, i));
+					     i, file_of_fd(task, i));
 		}
 		/* The same address may be that of another table by now: not `stayed` says more. */
 		if (!stayed || (u64)LOAD(true, struct task_struct, task, files) != files ||
-		    (u64)LOAD(true, struct files_struct, files, fdt) != fdt)
-			continue;
+		    (u64)LOAD(true, struct files_struct, files, fdt) != fdt) {
+			if (++tries < MAX_TRIES)
+				continue;
+			fds.unseen = true;
+		}
+		tries = zero;
 		if (done) {
 			fds.done = true;
 			break;
@@ -367,6 +376,8 @@ static __always_inline bool sight_descriptors(struct bpf_iter__task *it, struct 
 		fds = (struct fd_walk){ .run = request.run, .task = plain, .tid = tid };
 	fds.work = 0;
 	sight_fds(plain);
+	if (fds.done && fds.unseen)
+		next_sighting(task, VIA_UNSEEN_FDS, -1);
 	return fds.done;
 }
 

@@ -71,9 +71,10 @@ enum Engine {
 ///   no task holds it, though its memory stays pinned until that is done;
 /// - buffers that were unregistered while requests used them (6.13 on): they
 ///   stay pinned until these end, and are in no table;
-/// - a mapping that changes while the search passes it (6.7 on) may be missed;
-///   a descriptor never is. Before 6.9 the search waits for the `mmap_lock` of
-///   each process.
+/// - a mapping that changes while the search passes it (6.7 on) may be missed, and
+///   a ring whose only descriptor goes to a lower number meanwhile (dup2(2)); a
+///   descriptor that stays what it is never is. Before 6.9 the search waits for the
+///   `mmap_lock` of each process.
 ///
 /// With the fdinfo backend it sees the descriptors and mappings of processes
 /// that the caller may look at, and not the registered descriptors. Threads

@@ -151,6 +151,7 @@ pub(crate) const VIA_DESCRIPTOR: u32 = 0;
 pub(crate) const VIA_REGISTERED: u32 = 1;
 pub(crate) const VIA_MAPPING: u32 = 2;
 pub(crate) const VIA_UNSEEN: u32 = 3;
+pub(crate) const VIA_UNSEEN_FDS: u32 = 4;
 
 /// `enum ring_flags`
 pub(crate) const RING_SUM_VERIFIED: u32 = 1 << 0;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 use uring_bpf_iter::{Backend, Charged, Holder, Ring, RingFinder, Via};
-use uring_testkit::{page_size, RingBuilder, Workload};
+use uring_testkit::{page_size, BufSpec, RingBuilder, Workload};
 
 use super::inner::expect_done;
 use super::oracle::{by_inode, finder, kernel, pinned_bytes, rings_of, vm_pin_bytes, Way};
@@ -23,6 +23,7 @@ trials![
     a_table_of_descriptors_that_grows,
     a_descriptor_with_a_great_number,
     more_rings_than_the_first_room,
+    more_buffers_than_one_call_adds_up,
     no_ring_at_all,
     root_is_exempt,
     another_user_is_charged,
@@ -171,6 +172,30 @@ fn more_rings_than_the_first_room() -> Outcome {
                 let at = made.get(&ring.inode).expect("a ring that was made");
                 assert_ring(ring, &load, *at, backend);
             }
+        }
+    }
+    done()
+}
+
+/// The kernel is let go in between, and comes back for the rest.
+fn more_buffers_than_one_call_adds_up() -> Outcome {
+    const BUFS: usize = 16_384;
+    let mut rings = Vec::new();
+    for _ in 0..6 {
+        let mut ring = RingBuilder::new(8).build()?;
+        ring.register(&vec![BufSpec::new(page_size()); BUFS])?;
+        rings.push(ring);
+    }
+    let me = std::process::id();
+    for mappings in [true, false] {
+        let found = finder(Backend::TaskFile).mappings(mappings).find_in(me)?;
+        for ring in &rings {
+            let inode = rustix::fs::fstat(ring)?.st_ino;
+            let seen = by_inode(&found.rings, inode);
+            assert!(seen.holder(me, Some(ring.raw_fd())).is_some(), "{seen:?}");
+            assert_eq!(seen.nr_bufs, Some(BUFS as u32), "{seen:?}");
+            let bytes = seen.pinned.map(|pinned| pinned.bytes);
+            assert_eq!(bytes, Some((BUFS * page_size()) as u64), "{seen:?}");
         }
     }
     done()

@@ -138,6 +138,14 @@ fn decode(raw: &[wire::RingSighting]) -> Result<(Vec<Sighting>, Vec<Unseen>)> {
                 });
                 continue;
             }
+            wire::VIA_UNSEEN_FDS => {
+                unseen.push(Unseen {
+                    pid: row.pid,
+                    why: "its descriptors could not be looked at: they changed all the while"
+                        .into(),
+                });
+                continue;
+            }
             other => {
                 return Err(Error::malformed(
                     "the search for rings",
