@@ -175,7 +175,7 @@ enum holder_via {
 	VIA_REGISTERED = 1, /* IORING_REGISTER_RING_FDS or _REGISTERED_FD_ONLY */
 	VIA_MAPPING = 2,
 	VIA_UNSEEN = 3, /* no ring: this process's mappings could not be read */
-	VIA_UNSEEN_FDS = 4, /* no ring: nor its descriptors */
+	VIA_UNSEEN_FDS = 4, /* no ring: its descriptors changed all the while */
 };
 
 enum ring_flags {
