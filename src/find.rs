@@ -4,8 +4,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
+use crate::backend::fdinfo;
 use crate::backend::select::{self, NotOpened};
-use crate::backend::{fdinfo, Backend, Reason, Selection};
+use crate::choice::{Backend, Reason, Selection};
 use crate::error::{Error, Result};
 use crate::kernel;
 use crate::ring::{Charged, Holder, Pinned, Queue, Ring, SetupFlags, SqPoll, Survey, Unseen, Via};

@@ -55,27 +55,31 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod backend;
+mod choice;
 mod error;
 mod find;
 mod iter;
 mod kernel;
 #[cfg(feature = "bpf")]
 mod link;
+mod locator;
 mod pidfd;
 mod record;
+mod retry;
 mod ring;
 mod sys;
 
-pub use backend::{Backend, Reason, Refusal, Selection};
-pub use error::{Contention, Error, LockOwner, Result, Retry};
+pub use choice::{Backend, Reason, Refusal, Selection};
+pub use error::{Contention, Error, LockOwner, Result};
 pub use find::RingFinder;
-pub use iter::{BufPages, Consistency, EpollIter, Options, Snapshot, UringBufIter, UringIter};
+pub use iter::{BufPages, EpollIter, Options, UringBufIter, UringIter};
 #[cfg(feature = "bpf")]
 pub use iter::{Descriptors, UringFileIter};
 #[cfg(feature = "bpf")]
 pub use link::{Link, LinkInfo, Records};
 pub use record::{
-    BufFields, Direction, EpollEvents, EpollItem, FileIdentity, FileKind, Record, RegisteredBuf,
-    RegisteredBufs, RegisteredFile, RingRecord, Segment,
+    BufFields, Consistency, Direction, EpollEvents, EpollItem, FileIdentity, FileKind, Record,
+    RegisteredBuf, RegisteredBufs, RegisteredFile, RingRecord, Segment, Snapshot,
 };
+pub use retry::Retry;
 pub use ring::{Charged, Holder, Pinned, Queue, Ring, SetupFlags, SqPoll, Survey, Unseen, Via};

@@ -11,11 +11,13 @@ use std::path::Path;
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
+use crate::backend::native;
 use crate::backend::select::NotOpened;
-use crate::backend::{native, Backend, Reason};
-use crate::error::{Contention, Error, Result, Retry};
-use crate::iter::Name;
+use crate::choice::{Backend, Reason};
+use crate::error::{Contention, Error, Result};
+use crate::locator::Name;
 use crate::record::Record;
+use crate::retry::Retry;
 use crate::sys::bpf;
 
 /// A link of a native iterator: to one ring or, with

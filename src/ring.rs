@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use bitflags::bitflags;
 
 use crate::find::Details;
-use crate::iter::Consistency;
+use crate::record::Consistency;
 use crate::record::{RegisteredBuf, RegisteredBufs};
 
 bitflags! {

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use memchr::memmem;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::backend::select::BTF;
+use crate::choice::BTF;
 
 /// `struct btf_header`, include/uapi/linux/btf.h.
 #[derive(Default, FromBytes, IntoBytes, Immutable)]

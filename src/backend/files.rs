@@ -13,7 +13,7 @@ use crate::backend::native;
 use crate::backend::program::{self, Forms, Programs};
 use crate::backend::select::NotOpened;
 use crate::error::{Contention, Error, Result};
-use crate::iter::Address;
+use crate::locator::Locator;
 use crate::record::wire::{Descriptor, FilePath, WalkReply, WalkRequest};
 use crate::record::RegisteredFile;
 use crate::sys::bpf::{Object, Tasks};
@@ -53,7 +53,7 @@ fn open(capacity: usize) -> std::io::Result<Object> {
 
 /// Tells paths of registered files of one ring.
 pub(crate) struct Paths {
-    address: Address,
+    address: Locator,
     link: OwnedFd,
     request: Shared<WalkRequest>,
     path: Shared<FilePath>,
@@ -61,7 +61,7 @@ pub(crate) struct Paths {
 }
 
 impl Paths {
-    pub(crate) fn open(address: &Address) -> Result<Self, NotOpened> {
+    pub(crate) fn open(address: &Locator) -> Result<Self, NotOpened> {
         let programs = Programs::load_only(|| maps::open::<RegisteredFile>(1), &[c"tell_path"])?;
         let ring = native::descriptor(address)?;
         let fail = |e| Error::os("mmap of a BPF map", e);

@@ -22,9 +22,9 @@ use crate::backend::maps::{self, Maps};
 use crate::backend::program::Programs;
 use crate::backend::select::NotOpened;
 use crate::backend::task_file::{outcome, owner, Walker};
-use crate::backend::Backend;
+use crate::choice::Backend;
 use crate::error::{Contention, Error, Result};
-use crate::iter::{Address, NoCopy};
+use crate::locator::{Locator, NoCopy};
 use crate::record::wire::{Mode, Status, WalkReply, WalkRequest};
 use crate::record::Dumped;
 use crate::sys::bpf;
@@ -191,7 +191,7 @@ fn attach<R: Dumped>(capacity: usize) -> Result<Attached<R>> {
     Ok(Attached { _link: link, maps })
 }
 
-fn request(address: &Address, which: u64, observer: &Observer, look: &WalkReply) -> WalkRequest {
+fn request(address: &Locator, which: u64, observer: &Observer, look: &WalkReply) -> WalkRequest {
     WalkRequest {
         mode: Mode::Locked as u32,
         observer: observer.pid(),
@@ -203,7 +203,7 @@ fn request(address: &Address, which: u64, observer: &Observer, look: &WalkReply)
 
 /// What the program says that has seen the observer's call.
 fn judge<R: Dumped>(
-    address: &Address,
+    address: &Locator,
     which: u64,
     reply: &WalkReply,
 ) -> Result<Result<usize, Contention>> {

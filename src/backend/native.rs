@@ -12,9 +12,9 @@ use crate::backend::maps::{self, Maps};
 use crate::backend::program::{Forms, Programs};
 use crate::backend::select::{check_bpf, NotOpened};
 use crate::backend::task_file::{no_room, outcome};
-use crate::backend::Reason;
+use crate::choice::Reason;
 use crate::error::{Contention, Error, Result};
-use crate::iter::{Address, NoCopy};
+use crate::locator::{Locator, NoCopy};
 use crate::record::wire::{Mode, Status, WalkRequest};
 use crate::record::Dumped;
 use crate::ring::Via;
@@ -31,7 +31,7 @@ const STREAM: Forms = Forms {
 
 /// Reads a table of one ring, again and again.
 pub(crate) struct Native<R> {
-    address: Address,
+    address: Locator,
     link: OwnedFd,
     maps: Maps<R>,
     programs: Programs,
@@ -40,12 +40,12 @@ pub(crate) struct Native<R> {
 }
 
 impl<R: Dumped> Native<R> {
-    pub(crate) fn open(address: Address) -> Result<Self, NotOpened> {
+    pub(crate) fn open(address: Locator) -> Result<Self, NotOpened> {
         require::<R>()?;
         Self::load(address, R::ROOM.first)
     }
 
-    fn load(address: Address, capacity: usize) -> Result<Self, NotOpened> {
+    fn load(address: Locator, capacity: usize) -> Result<Self, NotOpened> {
         // Is there one? But none is kept while programs load: the ring could
         // not be closed meanwhile.
         drop(descriptor(&address)?);
@@ -61,7 +61,7 @@ impl<R: Dumped> Native<R> {
     }
 
     /// Another ring; what is loaded stays loaded.
-    pub(crate) fn attach(&mut self, address: Address) -> Result<(), NotOpened> {
+    pub(crate) fn attach(&mut self, address: Locator) -> Result<(), NotOpened> {
         let ring = descriptor(&address)?;
         self.link = link(&self.programs, ring.as_fd(), &address)?;
         self.address = address;
@@ -69,7 +69,7 @@ impl<R: Dumped> Native<R> {
         Ok(())
     }
 
-    pub(crate) fn address(&self) -> &Address {
+    pub(crate) fn address(&self) -> &Locator {
         &self.address
     }
 
@@ -132,7 +132,7 @@ impl<R: Dumped> Native<R> {
 /// for, has had the kernel stop.
 pub(crate) fn run_session(
     link: BorrowedFd<'_>,
-    address: &Address,
+    address: &Locator,
     done: impl Fn() -> Result<bool>,
 ) -> Result<Result<(), Contention>> {
     let failed = |errno| match errno {
@@ -206,7 +206,7 @@ fn errno_of(error: &std::io::Error) -> Errno {
 pub(crate) fn link(
     programs: &Programs,
     ring: BorrowedFd<'_>,
-    address: &Address,
+    address: &Locator,
 ) -> Result<OwnedFd, NotOpened> {
     programs
         .object
@@ -231,7 +231,7 @@ pub(crate) fn refusal(errno: Errno) -> NotOpened {
 }
 
 /// A descriptor to attach by; the link does not keep it.
-pub(crate) fn descriptor(address: &Address) -> Result<OwnedFd, NotOpened> {
+pub(crate) fn descriptor(address: &Locator) -> Result<OwnedFd, NotOpened> {
     let has_other_ways = address
         .places
         .iter()

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::backend::select::NotOpened;
-use crate::backend::Reason;
+use crate::choice::Reason;
 use crate::error::{Error, Result};
 use crate::sys::bpf::{self, LoadError, Loaded, Object, Tasks};
 

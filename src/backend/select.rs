@@ -1,10 +1,7 @@
 //! Chooses a backend: tries each in turn and keeps what each one lacked.
 
-use crate::backend::{Backend, Reason, Refusal, Selection};
+use crate::choice::{Backend, Reason, Refusal, Selection};
 use crate::error::{Error, Result};
-
-/// Where the kernel describes its types.
-pub(crate) const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// Why a candidate did not open: it cannot serve here, or something else
 /// went wrong that no other backend would mend.
@@ -87,7 +84,7 @@ pub(crate) fn check_bpf() -> Result<(), Reason> {
             return Err(Reason::MissingCapability(missing.join(" and ")));
         }
     }
-    if !std::path::Path::new(BTF).exists() {
+    if !std::path::Path::new(crate::choice::BTF).exists() {
         return Err(Reason::MissingBtf);
     }
     Ok(())

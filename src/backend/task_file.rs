@@ -24,7 +24,7 @@ mod tests {
     use crate::backend::native::Native;
     use crate::backend::program::{COMPAT, FAST};
     use crate::backend::select::NotOpened;
-    use crate::iter::Address;
+    use crate::locator::Locator;
     use crate::record::wire::Mode;
     use crate::record::{Dumped, EpollItem, RegisteredBuf, RegisteredFile, Segment};
 
@@ -37,7 +37,7 @@ mod tests {
     }
 
     /// A table, by a native iterator too where the kernel has one.
-    fn table<R: Dumped + PartialEq>(address: &Address, which: u64) -> Vec<R> {
+    fn table<R: Dumped + PartialEq>(address: &Locator, which: u64) -> Vec<R> {
         let mut walker = opened(Walker::<R>::open(address.clone()));
         let nr = walker.walk(Mode::Verified, which).unwrap().unwrap();
         let records = walker.records(nr).unwrap().to_vec();
@@ -58,7 +58,7 @@ mod tests {
     }
 
     /// What one form of the programs sees of a ring.
-    fn look(address: &Address) -> Seen {
+    fn look(address: &Locator) -> Seen {
         let (sightings, _) = opened(Finder::open())
             .sightings(Some(std::process::id()), true)
             .unwrap();
@@ -78,7 +78,7 @@ mod tests {
     }
 
     /// What the programs see of an epoll set.
-    fn items(address: &Address) -> Vec<EpollItem> {
+    fn items(address: &Locator) -> Vec<EpollItem> {
         let mut walker = opened(Walker::open(address.clone()));
         let nr = walker.walk(Mode::Verified, 0).unwrap().unwrap();
         walker.records(nr).unwrap().to_vec()
@@ -94,13 +94,13 @@ mod tests {
         let bufs = [Some(BufSpec::new(5000).at(77).tagged(9)), None];
         ring.update(40, &bufs).unwrap();
         ring.register_files(&[end.as_fd()]).unwrap();
-        let address = Address::of_fd(ring.as_fd()).unwrap();
+        let address = Locator::of_fd(ring.as_fd()).unwrap();
         let mut set = EpollSet::new().unwrap();
         for data in 0..100 {
             let (read, _write) = rustix::pipe::pipe().unwrap();
             set.keep(read, 1, data).unwrap();
         }
-        let set = Address::of_epoll_fd(set.as_fd()).unwrap();
+        let set = Locator::of_epoll_fd(set.as_fd()).unwrap();
 
         let direct = (look(&address), items(&set));
         let fell_back = COMPAT.load(Ordering::Relaxed);

@@ -1,9 +1,11 @@
 //! Who reads the table for an iterator, and how each is asked.
 
-use crate::backend::{fdinfo, Backend, ReadText};
-use crate::error::{Result, Retry};
-use crate::iter::Snapshot;
+use crate::backend::{fdinfo, ReadText};
+use crate::choice::Backend;
+use crate::error::Result;
 use crate::record::Dumped;
+use crate::record::Snapshot;
+use crate::retry::Retry;
 
 #[cfg(feature = "bpf")]
 use crate::backend::locked::Locked;
@@ -14,7 +16,7 @@ use crate::backend::task_file::{owner, Walker};
 #[cfg(feature = "bpf")]
 use crate::error::{Contention, Error};
 #[cfg(feature = "bpf")]
-use crate::iter::Consistency;
+use crate::record::Consistency;
 #[cfg(feature = "bpf")]
 use crate::record::{wire::Mode, BufFields};
 

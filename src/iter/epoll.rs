@@ -3,14 +3,16 @@
 use std::fmt;
 use std::os::fd::AsFd;
 
-use crate::backend::Selection;
+use crate::choice::Selection;
 use crate::error::Result;
 #[cfg(feature = "bpf")]
 use crate::iter::engine::Engine;
-use crate::iter::{Address, Consistency, Options, Snapshot, UringIter};
+use crate::iter::{Options, UringIter};
+use crate::locator::Locator;
 #[cfg(feature = "bpf")]
 use crate::record::wire::Mode;
 use crate::record::EpollItem;
+use crate::record::{Consistency, Snapshot};
 
 impl Options<EpollItem> {
     /// See [`EpollIter::attach`].
@@ -19,7 +21,7 @@ impl Options<EpollItem> {
     ///
     /// As there.
     pub fn attach(self, set: impl AsFd) -> Result<EpollIter> {
-        EpollIter::open(Address::of_epoll_fd(set.as_fd())?, self)
+        EpollIter::open(Locator::of_epoll_fd(set.as_fd())?, self)
     }
 
     /// See [`EpollIter::attach_pid`].
@@ -28,7 +30,7 @@ impl Options<EpollItem> {
     ///
     /// As there.
     pub fn attach_pid(self, pid: u32, fd: i32) -> Result<EpollIter> {
-        EpollIter::open(Address::of_process_epoll(pid, fd)?, self)
+        EpollIter::open(Locator::of_process_epoll(pid, fd)?, self)
     }
 }
 
@@ -114,7 +116,7 @@ impl EpollIter {
         Self::options().attach_pid(pid, fd)
     }
 
-    fn open(address: Address, options: Options<EpollItem>) -> Result<Self> {
+    fn open(address: Locator, options: Options<EpollItem>) -> Result<Self> {
         #[cfg_attr(not(feature = "bpf"), allow(unused_mut))]
         let mut table = UringIter::open(address, options)?;
         // From here on it is this set, and no other under the same number.

@@ -6,8 +6,9 @@ use std::io;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
+use crate::backend::files;
 use crate::backend::select::NotOpened;
-use crate::backend::{files, Backend};
+use crate::choice::Backend;
 use crate::error::{Error, Result};
 use crate::iter::engine::Engine;
 use crate::iter::UringIter;

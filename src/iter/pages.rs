@@ -4,11 +4,12 @@ use std::fmt;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use crate::backend::Selection;
+use crate::choice::Selection;
 use crate::error::Result;
 use crate::iter::uring::{Options, UringIter};
-use crate::iter::{Address, Consistency, Snapshot};
+use crate::locator::Locator;
 use crate::record::Segment;
+use crate::record::{Consistency, Snapshot};
 use crate::ring::Ring;
 
 /// The pages of the registered buffers of one ring, a buffer at a time. By the
@@ -48,7 +49,7 @@ impl Options<Segment> {
     ///
     /// As there.
     pub fn attach(self, ring: impl AsFd) -> Result<BufPages> {
-        BufPages::open(Address::of_fd(ring.as_fd())?, self)
+        BufPages::open(Locator::of_fd(ring.as_fd())?, self)
     }
 
     /// See [`BufPages::attach_pid`].
@@ -57,7 +58,7 @@ impl Options<Segment> {
     ///
     /// As there.
     pub fn attach_pid(self, pid: u32, fd: i32) -> Result<BufPages> {
-        BufPages::open(Address::of_process(pid, fd)?, self)
+        BufPages::open(Locator::of_process(pid, fd)?, self)
     }
 
     /// See [`BufPages::attach_ring`].
@@ -66,7 +67,7 @@ impl Options<Segment> {
     ///
     /// As there.
     pub fn attach_ring(self, ring: &Ring) -> Result<BufPages> {
-        BufPages::open(Address::of_ring(ring), self)
+        BufPages::open(Locator::of_ring(ring), self)
     }
 }
 
@@ -103,7 +104,7 @@ impl BufPages {
         Self::options().attach_ring(ring)
     }
 
-    fn open(address: Address, options: Options<Segment>) -> Result<Self> {
+    fn open(address: Locator, options: Options<Segment>) -> Result<Self> {
         let iter = UringIter::open(address, options)?;
         Ok(Self { iter })
     }

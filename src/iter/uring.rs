@@ -7,13 +7,15 @@ use std::time::Duration;
 use crate::backend::select;
 #[cfg(not(feature = "bpf"))]
 use crate::backend::select::NotOpened;
-use crate::backend::{Backend, Selection};
-use crate::error::{Result, Retry};
+use crate::choice::{Backend, Selection};
+use crate::error::Result;
 use crate::iter::engine::{read_text, Engine};
-use crate::iter::{Address, Consistency, Snapshot};
+use crate::locator::Locator;
 #[cfg(feature = "bpf")]
 use crate::record::BufFields;
+use crate::record::{Consistency, Snapshot};
 use crate::record::{Dumped, RegisteredBuf, RingRecord};
+use crate::retry::Retry;
 use crate::ring::Ring;
 
 #[cfg(feature = "bpf")]
@@ -61,7 +63,7 @@ impl<R: RingRecord> Options<R> {
     ///
     /// As there.
     pub fn attach(self, ring: impl AsFd) -> Result<UringIter<R>> {
-        let address = Address::of_fd(ring.as_fd())?;
+        let address = Locator::of_fd(ring.as_fd())?;
         UringIter::open(address, self)
     }
 
@@ -71,7 +73,7 @@ impl<R: RingRecord> Options<R> {
     ///
     /// As there.
     pub fn attach_pid(self, pid: u32, fd: i32) -> Result<UringIter<R>> {
-        let address = Address::of_process(pid, fd)?;
+        let address = Locator::of_process(pid, fd)?;
         UringIter::open(address, self)
     }
 
@@ -81,7 +83,7 @@ impl<R: RingRecord> Options<R> {
     ///
     /// As there.
     pub fn attach_ring(self, ring: &Ring) -> Result<UringIter<R>> {
-        UringIter::open(Address::of_ring(ring), self)
+        UringIter::open(Locator::of_ring(ring), self)
     }
 }
 
@@ -170,7 +172,7 @@ impl<R: RingRecord> UringIter<R> {
 
 /// Also what [`BufPages`](crate::BufPages) is made of.
 impl<R: Dumped> UringIter<R> {
-    pub(super) fn open(address: Address, options: Options<R>) -> Result<Self> {
+    pub(super) fn open(address: Locator, options: Options<R>) -> Result<Self> {
         let (engine, selection) = select::select(options.backend, |backend| match backend {
             #[cfg(feature = "bpf")]
             Backend::Native => Ok(Engine::Native(Box::new((
@@ -201,7 +203,7 @@ impl<R: Dumped> UringIter<R> {
     /// As [`UringIter::attach_ring`]. After an error it is still attached
     /// to the ring it was attached to.
     pub fn reattach(&mut self, ring: &Ring) -> Result<()> {
-        let address = Address::of_ring(ring);
+        let address = Locator::of_ring(ring);
         let attached = match &mut self.engine {
             #[cfg(feature = "bpf")]
             Engine::Native(engine) => {

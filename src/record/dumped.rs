@@ -13,7 +13,7 @@ use crate::backend::select::NotOpened;
 use crate::backend::ReadText;
 #[cfg(feature = "bpf")]
 use crate::error::Error;
-use crate::iter::Address;
+use crate::locator::Locator;
 
 /// One record a slot.
 pub trait Dumped:
@@ -45,7 +45,7 @@ pub trait Dumped:
     fn attach_error(fd: BorrowedFd<'_>, errno: Errno) -> Option<Error>;
 
     /// How fdinfo tells it, if it does.
-    fn by_fdinfo(address: Address) -> Result<Box<dyn ReadText<Self>>, NotOpened>;
+    fn by_fdinfo(address: Locator) -> Result<Box<dyn ReadText<Self>>, NotOpened>;
 }
 
 /// The map that records are in.

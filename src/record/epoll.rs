@@ -13,7 +13,7 @@ use crate::backend::select::NotOpened;
 use crate::backend::{fdinfo, ReadText};
 #[cfg(feature = "bpf")]
 use crate::error::Error;
-use crate::iter::Address;
+use crate::locator::Locator;
 use crate::record::{Dumped, FileIdentity, Room};
 
 bitflags! {
@@ -142,10 +142,10 @@ impl Dumped for EpollItem {
 
     #[cfg(feature = "bpf")]
     fn attach_error(fd: BorrowedFd<'_>, errno: Errno) -> Option<Error> {
-        crate::iter::epoll_attach_error(fd, errno)
+        crate::locator::epoll_attach_error(fd, errno)
     }
 
-    fn by_fdinfo(address: Address) -> Result<Box<dyn ReadText<Self>>, NotOpened> {
+    fn by_fdinfo(address: Locator) -> Result<Box<dyn ReadText<Self>>, NotOpened> {
         Ok(Box::new(fdinfo::EpollReader::open(address)?))
     }
 }

@@ -9,10 +9,11 @@ use rustix::io::Errno;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::backend::select::NotOpened;
-use crate::backend::{ReadText, Reason};
+use crate::backend::ReadText;
+use crate::choice::Reason;
 #[cfg(feature = "bpf")]
 use crate::error::Error;
-use crate::iter::Address;
+use crate::locator::Locator;
 use crate::record::{Dumped, Room};
 
 /// What kind of file it is, by the mode of its inode, or by its name where
@@ -276,10 +277,10 @@ impl Dumped for RegisteredFile {
 
     #[cfg(feature = "bpf")]
     fn attach_error(fd: BorrowedFd<'_>, errno: Errno) -> Option<Error> {
-        crate::iter::ring_attach_error(fd, errno)
+        crate::locator::ring_attach_error(fd, errno)
     }
 
-    fn by_fdinfo(_address: Address) -> Result<Box<dyn ReadText<Self>>, NotOpened> {
+    fn by_fdinfo(_address: Locator) -> Result<Box<dyn ReadText<Self>>, NotOpened> {
         Err(NotOpened::Refused(Reason::NotBuilt(
             "fdinfo shows names of registered files, not which files they are",
         )))

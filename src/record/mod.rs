@@ -8,6 +8,7 @@ mod dumped;
 mod epoll;
 mod file;
 mod segment;
+mod snapshot;
 #[cfg(feature = "bpf")]
 pub(crate) mod wire;
 
@@ -16,6 +17,7 @@ pub(crate) use dumped::{Dumped, Room};
 pub use epoll::{EpollEvents, EpollItem};
 pub use file::{FileIdentity, FileKind, RegisteredFile};
 pub use segment::Segment;
+pub use snapshot::{Consistency, Snapshot};
 
 /// A record that an iterator shows: [`RegisteredBuf`], [`RegisteredFile`],
 /// [`EpollItem`], and no type of another crate.

@@ -9,10 +9,11 @@ use rustix::io::Errno;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::backend::select::NotOpened;
-use crate::backend::{ReadText, Reason};
+use crate::backend::ReadText;
+use crate::choice::Reason;
 #[cfg(feature = "bpf")]
 use crate::error::Error;
-use crate::iter::Address;
+use crate::locator::Locator;
 use crate::record::{Dumped, Room};
 
 /// One physically contiguous piece of a registered buffer: 24 bytes, written
@@ -115,10 +116,10 @@ impl Dumped for Segment {
 
     #[cfg(feature = "bpf")]
     fn attach_error(fd: BorrowedFd<'_>, errno: Errno) -> Option<Error> {
-        crate::iter::ring_attach_error(fd, errno)
+        crate::locator::ring_attach_error(fd, errno)
     }
 
-    fn by_fdinfo(_address: Address) -> Result<Box<dyn ReadText<Self>>, NotOpened> {
+    fn by_fdinfo(_address: Locator) -> Result<Box<dyn ReadText<Self>>, NotOpened> {
         Err(NotOpened::Refused(Reason::NotBuilt(
             "fdinfo does not show the pages of buffers",
         )))

@@ -11,17 +11,18 @@ use crate::backend::fdinfo::reader::is_gone;
 use crate::backend::select::{check_proc, NotOpened};
 use crate::backend::ReadText;
 use crate::error::{Contention, Error, Result};
-use crate::iter::{Address, Consistency, Name, EPOLL};
+use crate::locator::{Locator, Name, EPOLL};
+use crate::record::Consistency;
 use crate::record::{EpollItem, FileIdentity};
 
 /// Reads the items of one epoll set, again and again.
 pub(crate) struct EpollReader {
-    address: Address,
+    address: Locator,
     records: Vec<EpollItem>,
 }
 
 impl EpollReader {
-    pub(crate) fn open(address: Address) -> Result<Self, NotOpened> {
+    pub(crate) fn open(address: Locator) -> Result<Self, NotOpened> {
         check_proc().map_err(NotOpened::Refused)?;
         let reader = Self {
             address,

@@ -7,20 +7,21 @@ use crate::backend::fdinfo::text::{parse, RingText, Text};
 use crate::backend::select::{check_proc, NotOpened};
 use crate::backend::ReadText;
 use crate::error::{Contention, Error, Result};
-use crate::iter::{Address, Consistency, Name};
+use crate::locator::{Locator, Name};
+use crate::record::Consistency;
 use crate::record::RegisteredBuf;
 use crate::ring::Via;
 
 /// Reads the table of one ring, again and again.
 pub(crate) struct Reader {
-    address: Address,
+    address: Locator,
     /// The descriptors of the ring, the one in use last.
     descriptors: Vec<(u32, i32)>,
     records: Vec<RegisteredBuf>,
 }
 
 impl Reader {
-    pub(crate) fn open(address: Address) -> Result<Self, NotOpened> {
+    pub(crate) fn open(address: Locator) -> Result<Self, NotOpened> {
         check_proc().map_err(NotOpened::Refused)?;
         let descriptors: Vec<(u32, i32)> = address
             .places

@@ -6,9 +6,9 @@ use std::os::fd::OwnedFd;
 use crate::backend::maps::{self, Maps};
 use crate::backend::program::{self, Forms, Programs};
 use crate::backend::select::{check_bpf, NotOpened};
-use crate::backend::Reason;
+use crate::choice::Reason;
 use crate::error::{Contention, Error, LockOwner, Result};
-use crate::iter::{Address, Place};
+use crate::locator::{Locator, Place};
 use crate::record::wire::{comm, Mode, Status, WalkReply, WalkRequest};
 use crate::record::Dumped;
 use crate::ring::Via;
@@ -29,7 +29,7 @@ const BY_MAPPING: Forms = Forms {
 
 /// Reads a table of one ring, again and again.
 pub(crate) struct Walker<R> {
-    address: Address,
+    address: Locator,
     /// Which place of the address is linked.
     at: usize,
     /// To its thread, not to its process.
@@ -46,7 +46,7 @@ struct Loaded<R> {
 }
 
 impl<R: Dumped> Walker<R> {
-    pub(crate) fn open(address: Address) -> Result<Self, NotOpened> {
+    pub(crate) fn open(address: Locator) -> Result<Self, NotOpened> {
         check_bpf().map_err(NotOpened::Refused)?;
         Ok(Self {
             loaded: Loaded::load(address.places[0], R::ROOM.first)?,
@@ -57,7 +57,7 @@ impl<R: Dumped> Walker<R> {
     }
 
     /// Another ring; what is loaded stays loaded if it serves.
-    pub(crate) fn attach(&mut self, address: Address) -> Result<(), NotOpened> {
+    pub(crate) fn attach(&mut self, address: Locator) -> Result<(), NotOpened> {
         self.go_to(address.places[0])?;
         self.address = address;
         self.at = 0;
@@ -82,7 +82,7 @@ impl<R: Dumped> Walker<R> {
         Ok(())
     }
 
-    pub(crate) fn address(&self) -> &Address {
+    pub(crate) fn address(&self) -> &Locator {
         &self.address
     }
 
@@ -197,7 +197,7 @@ fn refuse_if_forbidden(error: Error) -> NotOpened {
 
 /// What a reply says about the walk.
 pub(crate) fn outcome<R: Dumped>(
-    address: &Address,
+    address: &Locator,
     which: u64,
     reply: &WalkReply,
 ) -> Result<Result<usize, Contention>> {

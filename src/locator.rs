@@ -59,7 +59,7 @@ enum Kind {
 /// A ring or an epoll set: a descriptor is no more than a place to look at, and
 /// is not kept open, so that looking never keeps it alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
+pub struct Locator {
     kind: Kind,
     /// Of the file.
     pub(crate) inode: u64,
@@ -67,7 +67,7 @@ pub struct Address {
     pub(crate) places: Vec<Place>,
 }
 
-impl Address {
+impl Locator {
     /// A ring that is a descriptor of our own.
     pub(crate) fn of_fd(fd: BorrowedFd<'_>) -> Result<Self> {
         Self::at(Kind::Ring, fd, own(), fd.as_raw_fd())
@@ -288,7 +288,7 @@ impl fmt::Display for Name {
 /// descriptor of ours.
 #[cfg(feature = "bpf")]
 pub(crate) fn ring_attach_error(fd: BorrowedFd<'_>, errno: Errno) -> Option<Error> {
-    let address = || Address::of_fd(fd);
+    let address = || Locator::of_fd(fd);
     match errno {
         Errno::OPNOTSUPP => address().err(),
         Errno::NXIO => Some(match address() {
@@ -303,7 +303,7 @@ pub(crate) fn ring_attach_error(fd: BorrowedFd<'_>, errno: Errno) -> Option<Erro
 #[cfg(feature = "bpf")]
 pub(crate) fn epoll_attach_error(fd: BorrowedFd<'_>, errno: Errno) -> Option<Error> {
     match errno {
-        Errno::OPNOTSUPP => Address::of_epoll_fd(fd).err(),
+        Errno::OPNOTSUPP => Locator::of_epoll_fd(fd).err(),
         _ => None,
     }
 }

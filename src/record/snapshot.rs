@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use crate::backend::Backend;
+use crate::choice::Backend;
 use crate::record::{BufFields, RegisteredBuf};
 
 /// How far the records of a [`Snapshot`] belong together.
