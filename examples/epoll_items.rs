@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use common::{BackendArg, Format, Program, Stop};
 use serde_json::json;
-use uring_bpf_iter::{EpollItem, EpollIter, Error, FileKind, Snapshot};
+use uring_bpf_iter::{EpollItem, EpollIter, Error, FileKind, Permission, Snapshot};
 
 /// Shows the items of the epoll sets of a process: which files it waits for,
 /// for which events, and what it wants to be told then
@@ -77,7 +77,7 @@ fn is_gone(error: &Error) -> bool {
 }
 
 fn show(args: &Args, fd: i32, out: &mut dyn Write) -> Result<(), Stop> {
-    let options = EpollIter::options().backend(args.backend.into());
+    let options = EpollIter::options().backend(Option::from(args.backend));
     let mut iter = options.attach_pid(args.pid, fd)?;
     let items = match args.raw {
         true => iter.snapshot_raw()?,
@@ -96,7 +96,7 @@ fn sets_of(pid: u32) -> Result<Vec<i32>, Error> {
         ErrorKind::NotFound => Error::NoSuchProcess { pid },
         ErrorKind::PermissionDenied => Error::NotPermitted {
             operation: format!("list {path}"),
-            needs: "be root, have CAP_SYS_PTRACE, or be the user that the process runs as",
+            needs: Permission::ReadProc,
             source,
         },
         _ => Error::Os {

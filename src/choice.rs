@@ -1,43 +1,79 @@
-//! Which backend serves, and why others do not: facts for callers, no code that
-//! asks a kernel.
+//! The backends, which of them is in use, and why others are not: facts for
+//! callers, and no code that asks a kernel.
 
 use std::fmt;
 use std::io;
+use std::str::FromStr;
 
 /// Where the kernel describes its types.
 pub(crate) const BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// How the kernel is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+/// A way to ask the kernel, in the order of preference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Backend {
-    /// The first of the others, in their order here, that can serve.
-    #[default]
-    Auto,
     /// The iterators `io_uring_buf`, `io_uring_file` and `epoll` of a kernel
     /// with the patches in kernel/, with the capabilities of
-    /// [`Backend::TaskFile`]. They read under the lock, and wait for nobody.
+    /// [`Backend::TaskFile`]. They read under the lock. Those of rings never
+    /// wait for it; that of an epoll set does.
     Native,
     /// A BPF program on the `task_file` iterator, and on `task` for rings
     /// without a descriptor: Linux 6.1 and later, with `CAP_BPF` and
     /// `CAP_PERFMON`, or `CAP_SYS_ADMIN`.
     TaskFile,
-    /// The text of `/proc/PID/fdinfo/FD`: every kernel and no privilege for
-    /// one's own processes, but fewer fields; see
+    /// The text of `/proc/PID/fdinfo/FD`: every kernel, and no privilege for
+    /// processes of the same user, but fewer fields; see
     /// [`Snapshot::known_fields`](crate::Snapshot::known_fields).
     Fdinfo,
 }
 
-impl fmt::Display for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
+impl Backend {
+    /// All backends, the preferred one first.
+    pub const ALL: [Self; 3] = [Self::Native, Self::TaskFile, Self::Fdinfo];
+
+    fn name(self) -> &'static str {
+        match self {
             Self::Native => "native",
             Self::TaskFile => "task-file",
             Self::Fdinfo => "fdinfo",
-        })
+        }
     }
 }
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Backend {
+    type Err = UnknownBackend;
+
+    /// The names that [`Display`](fmt::Display) prints: `native`, `task-file`,
+    /// `fdinfo`.
+    fn from_str(name: &str) -> Result<Self, UnknownBackend> {
+        let mut all = Self::ALL.into_iter();
+        let found = all.find(|backend| backend.name() == name);
+        found.ok_or_else(|| UnknownBackend(name.into()))
+    }
+}
+
+/// The error of [`Backend::from_str`]: a name that no backend has.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct UnknownBackend(String);
+
+impl fmt::Display for UnknownBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [native, task_file, fdinfo] = Backend::ALL;
+        write!(
+            f,
+            "there is no backend {:?}, only {native}, {task_file} and {fdinfo}",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for UnknownBackend {}
 
 /// Why a backend cannot serve.
 #[derive(Debug)]
@@ -49,27 +85,46 @@ pub struct Refusal {
     pub reason: Reason,
 }
 
+/// A capability of the caller, capabilities(7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Capability {
+    /// `CAP_BPF` (Linux 5.8).
+    Bpf,
+    /// `CAP_PERFMON` (Linux 5.8).
+    Perfmon,
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Bpf => "CAP_BPF",
+            Self::Perfmon => "CAP_PERFMON",
+        })
+    }
+}
+
 /// What a backend lacks.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Reason {
-    /// Capabilities that the caller does not have.
-    MissingCapability(String),
+    /// Capabilities that the caller does not have, in its effective set.
+    MissingCapability(Vec<Capability>),
     /// The capabilities are there and the kernel said EPERM all the same.
     NotPermitted(io::Error),
     /// The kernel does not describe its types.
     MissingBtf,
-    /// It does, in a file that cannot be read.
+    /// The kernel describes its types in a file that cannot be read.
     UnreadableBtf(io::Error),
     /// /proc is not mounted, or shows another pid namespace.
     WrongProc,
     /// The kernel has no such iterator target.
     MissingTarget(&'static str),
-    /// The kernel has such a target and did not attach it: its patches are
-    /// others than those in kernel/.
+    /// The kernel has such a target and refused to attach it: its patches
+    /// differ from those in kernel/.
     LinkRefused(io::Error),
-    /// The native iterators attach by a descriptor, and none could be had:
-    /// why not.
+    /// The native iterators attach by a descriptor, and no descriptor of the
+    /// ring could be copied: the reason.
     NoDescriptor(String),
     /// The kernel has the target and refused the programs.
     Rejected {
@@ -78,14 +133,21 @@ pub enum Reason {
         /// The last lines of the verifier.
         log: String,
     },
-    /// This build or version of the crate does not have it.
-    NotBuilt(&'static str),
+    /// This build of the crate has the feature `bpf` switched off.
+    NotBuilt,
+    /// A native iterator shows one ring; it cannot search for rings.
+    CannotSearch,
+    /// The text of fdinfo does not show this.
+    NotInFdinfo(&'static str),
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::MissingCapability(which) => write!(f, "missing {which}; run it as root"),
+            Self::MissingCapability(which) => {
+                let names: Vec<String> = which.iter().map(Capability::to_string).collect();
+                write!(f, "missing {}; run it as root", names.join(" and "))
+            }
             Self::NotPermitted(source) => write!(
                 f,
                 "bpf(2) was refused ({source}) though the capabilities are there: a user \
@@ -93,12 +155,11 @@ impl fmt::Display for Reason {
             ),
             Self::MissingBtf => write!(
                 f,
-                "{} is missing: the kernel was built without CONFIG_DEBUG_INFO_BTF, \
-                 or /sys is not mounted",
-                BTF
+                "{BTF} is missing: the kernel was built without CONFIG_DEBUG_INFO_BTF, \
+                 or /sys is not mounted"
             ),
             Self::UnreadableBtf(source) => {
-                write!(f, "{} cannot be read: {source}", BTF)
+                write!(f, "{BTF} cannot be read: {source}")
             }
             Self::WrongProc => write!(
                 f,
@@ -113,20 +174,24 @@ impl fmt::Display for Reason {
             }
             Self::LinkRefused(source) => write!(
                 f,
-                "the kernel has its iterator and did not attach it ({source}): \
-                 its patches are others than those in kernel/"
+                "the kernel has its iterator and refused to attach it ({source}): \
+                 its patches differ from those in kernel/"
             ),
             Self::NoDescriptor(why) => write!(f, "it attaches by a descriptor of the ring: {why}"),
             Self::Rejected { source, log } => {
                 write!(f, "the kernel refused the BPF programs: {source}")?;
-                // The last words of the verifier but its statistics.
+                // The last line of the verifier that is not its statistics.
                 let says = |line: &&str| !line.trim().is_empty() && !line.starts_with("processed ");
                 match log.lines().rev().find(says) {
                     Some(line) => write!(f, " ({line})"),
                     None => Ok(()),
                 }
             }
-            Self::NotBuilt(what) => f.write_str(what),
+            Self::NotBuilt => f.write_str("this build has the feature `bpf` switched off"),
+            Self::CannotSearch => {
+                f.write_str("a native iterator shows one ring; it cannot search for rings")
+            }
+            Self::NotInFdinfo(what) => write!(f, "fdinfo does not show {what}"),
         }
     }
 }
@@ -144,12 +209,12 @@ impl Refusal {
     }
 }
 
-/// Which backend serves, and why those before it do not.
+/// The backend in use, and why the preferred ones are not.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Selection {
-    /// The backend that serves; never [`Backend::Auto`].
+    /// The backend in use.
     pub backend: Backend,
-    /// Those that were tried before it.
+    /// The backends that were tried before it, in that order.
     pub refused: Vec<Refusal>,
 }

@@ -5,72 +5,80 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::choice::{Backend, Refusal};
+use crate::choice::{Backend, Reason, Refusal};
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong. The text names what is missing and what to do about it.
+/// An error of this crate. Its text names what is missing and what to do about
+/// it; [`Error::errno`] gives the errno that it stands for.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The table would not hold still, or somebody kept its lock, for as
-    /// long as the [`Retry`](crate::Retry) allowed (EDEADLK of a native iterator). Retryable.
+    /// The table kept changing, or its lock was held, for as long as the
+    /// [`Retry`](crate::Retry) allowed (EDEADLK, as a native iterator reports
+    /// it). Retryable.
     #[error(
         "{what} is busy: {why} in {attempts} attempts over {elapsed:.1?}; \
-         try again, or ask for a raw look"
+         try again, or ask for a raw read"
     )]
     Contended {
         /// The ring, by its inode, or the epoll set.
         what: String,
         /// What was in the way at the last attempt.
         why: Contention,
-        /// How often it was tried.
+        /// The number of attempts.
         attempts: u32,
-        /// For how long it was tried.
+        /// The time from the first attempt to the last.
         elapsed: Duration,
     },
 
-    /// The ring is no longer there, or its holder let go of it (ENXIO).
+    /// The ring is no longer there, or its holders have closed it (ENXIO).
     #[error("ring {ring} is gone: {holder} no longer holds it")]
     RingGone {
         /// The inode of the ring.
         ring: u64,
-        /// Who held it when it was attached.
+        /// The holder that it was attached by.
         holder: String,
     },
 
-    /// The descriptor is no io_uring (EOPNOTSUPP).
-    #[error("descriptor {fd} of process {pid} is no io_uring: it is {}", .what.escape_debug())]
+    /// The descriptor is not an io_uring instance (EOPNOTSUPP).
+    #[error(
+        "descriptor {fd} of process {pid} is not an io_uring instance: it is {}",
+        .what.escape_debug()
+    )]
     NotARing {
         /// The process, in the caller's pid namespace.
         pid: u32,
         /// The descriptor.
         fd: i32,
-        /// What it is, as `/proc/PID/fd` shows it.
+        /// What the descriptor is, as `/proc/PID/fd` shows it.
         what: String,
     },
 
-    /// The descriptor is no epoll set (EOPNOTSUPP).
-    #[error("descriptor {fd} of process {pid} is no epoll set: it is {}", .what.escape_debug())]
+    /// The descriptor is not an epoll set (EOPNOTSUPP).
+    #[error(
+        "descriptor {fd} of process {pid} is not an epoll set: it is {}",
+        .what.escape_debug()
+    )]
     NotAnEpoll {
         /// The process, in the caller's pid namespace.
         pid: u32,
         /// The descriptor.
         fd: i32,
-        /// What it is, as `/proc/PID/fd` shows it.
+        /// What the descriptor is, as `/proc/PID/fd` shows it.
         what: String,
     },
 
-    /// The epoll set is no longer there: it was closed, or its holder let go
-    /// of it, and the number may be another one by now (ENXIO).
+    /// The epoll set is no longer there: it was closed, or its holder closed
+    /// the descriptor, and the number may be another file by now (ENXIO).
     #[error("{set} is gone: it was closed, or that number is another file by now")]
     EpollGone {
         /// The epoll set, by the descriptor that it was, or by its number.
         set: String,
     },
 
-    /// The number is no open descriptor of the process (EBADF).
+    /// The process has no open descriptor of that number (EBADF).
     #[error("process {pid} has no descriptor {fd}; `ls -l /proc/{pid}/fd` lists those it has")]
     NoSuchDescriptor {
         /// The process, in the caller's pid namespace.
@@ -80,7 +88,7 @@ pub enum Error {
     },
 
     /// There is no such process in the caller's pid namespace (ESRCH).
-    #[error("no process {pid} in this pid namespace")]
+    #[error("there is no process {pid} in this pid namespace")]
     NoSuchProcess {
         /// The process that was asked for.
         pid: u32,
@@ -92,7 +100,7 @@ pub enum Error {
         /// What was tried.
         operation: String,
         /// What would permit it.
-        needs: &'static str,
+        needs: Permission,
         /// The kernel's answer.
         source: io::Error,
     },
@@ -100,26 +108,26 @@ pub enum Error {
     /// The backend that was asked for, or every backend, was refused.
     #[error("no backend can serve: {}", Refusal::list(.refusals))]
     NoBackend {
-        /// Why, one refusal a backend.
+        /// The reasons, one for each backend.
         refusals: Vec<Refusal>,
     },
 
-    /// The backend that serves cannot do what was asked.
+    /// The backend in use cannot do what was asked.
     #[error("the {backend} backend cannot {what}: {why}")]
     Unsupported {
-        /// The backend that serves.
+        /// The backend in use.
         backend: Backend,
         /// What was asked.
-        what: &'static str,
-        /// Why it cannot, and what can.
-        why: String,
+        what: Operation,
+        /// The reason, and what would make it possible.
+        why: Limitation,
     },
 
-    /// The kernel has the iterator target and would not attach it (EINVAL or
-    /// E2BIG: it takes other link info than that of the patches in kernel/).
+    /// The kernel has the iterator target and refused to attach it (EINVAL or
+    /// E2BIG: its link info differs from that of the patches in kernel/).
     #[error(
-        "the kernel did not attach the iterator {target}: {source}; \
-         its patches are others than those in kernel/"
+        "the kernel refused to attach the iterator {target}: {source}; \
+         its patches differ from those in kernel/"
     )]
     LinkRefused {
         /// The iterator target.
@@ -128,9 +136,9 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// What is pinned at a path, or was passed as a link, is no link of the
-    /// wanted iterator.
-    #[error("{path}: no link of the BPF iterator {wanted}: {found}", path = .path.display())]
+    /// The object that is pinned at a path is not a link of the wanted
+    /// iterator.
+    #[error("{path}: not a link of the BPF iterator {wanted}: {found}", path = .path.display())]
     WrongLink {
         /// The path.
         path: PathBuf,
@@ -140,8 +148,8 @@ pub enum Error {
         found: String,
     },
 
-    /// The kernel's table has more slots than this version of the crate has
-    /// room for. Nothing was dropped: nothing was handed out.
+    /// The kernel's table has more slots than this version of the crate can
+    /// hold. Nothing was dropped: no record was handed out.
     #[error("{what} has a table of {slots} slots, this version reads at most {max}")]
     TableTooLarge {
         /// The ring, by its inode, or the epoll set.
@@ -152,7 +160,7 @@ pub enum Error {
         max: usize,
     },
 
-    /// The ring's table has no slot of that index. (An empty slot is one.)
+    /// The ring's table has no slot of that index. (An empty slot is a slot.)
     #[error("ring {ring} has no slot {index}: its table has {slots} slots")]
     NoSuchSlot {
         /// The inode of the ring.
@@ -172,7 +180,7 @@ pub enum Error {
         what: String,
     },
 
-    /// A system call failed in a way that has no name of its own here.
+    /// A system call failed in a way that has no variant of its own here.
     #[error("{operation}: {source}")]
     Os {
         /// What was tried.
@@ -186,6 +194,30 @@ impl Error {
     /// True if the same call may succeed later without anything being changed.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Contended { .. })
+    }
+
+    /// The errno that the error stands for: that of the system call that
+    /// failed, or the one that the kernel's own interface has for it (EDEADLK
+    /// for [`Error::Contended`], ENXIO for a ring or set that is gone,
+    /// EOPNOTSUPP for a descriptor of another kind, EBADF, ESRCH). `None` for
+    /// the rest.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Contended { .. } => Some(libc::EDEADLK),
+            Self::RingGone { .. } | Self::EpollGone { .. } => Some(libc::ENXIO),
+            Self::NotARing { .. } | Self::NotAnEpoll { .. } => Some(libc::EOPNOTSUPP),
+            Self::NoSuchDescriptor { .. } => Some(libc::EBADF),
+            Self::NoSuchProcess { .. } => Some(libc::ESRCH),
+            Self::NotPermitted { source, .. }
+            | Self::LinkRefused { source, .. }
+            | Self::Os { source, .. } => source.raw_os_error(),
+            Self::NoBackend { .. }
+            | Self::Unsupported { .. }
+            | Self::WrongLink { .. }
+            | Self::TableTooLarge { .. }
+            | Self::NoSuchSlot { .. }
+            | Self::Malformed { .. } => None,
+        }
     }
 
     pub(crate) fn os(operation: impl Into<String>, source: impl Into<io::Error>) -> Self {
@@ -203,15 +235,156 @@ impl Error {
     }
 }
 
-/// What was in the way of a consistent view.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Keeps the whole error as the source; the kind is that of its errno.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match (&error, error.errno()) {
+            (Error::Contended { .. }, _) => io::ErrorKind::WouldBlock,
+            (_, Some(errno)) => io::Error::from_raw_os_error(errno).kind(),
+            (Error::NoBackend { .. } | Error::Unsupported { .. }, _) => io::ErrorKind::Unsupported,
+            (Error::Malformed { .. }, _) => io::ErrorKind::InvalidData,
+            (Error::WrongLink { .. } | Error::NoSuchSlot { .. }, _) => io::ErrorKind::InvalidInput,
+            (Error::Os { source, .. } | Error::NotPermitted { source, .. }, _) => source.kind(),
+            _ => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+/// Why one attempt gave no result.
+#[derive(Debug)]
+pub(crate) enum Missed {
+    /// Another attempt may succeed.
+    Busy(Contention),
+    /// No attempt will.
+    Failed(Error),
+}
+
+impl From<Error> for Missed {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// What an operation would need to be permitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Permission {
+    /// Ptrace rights over the process, to copy a descriptor of it
+    /// (pidfd_getfd(2), `PTRACE_MODE_ATTACH_REALCREDS`).
+    CopyDescriptor,
+    /// Ptrace rights over the process, to read its files in /proc
+    /// (`PTRACE_MODE_READ_FSCREDS`).
+    ReadProc,
+    /// A seccomp filter or a security module that allows the call.
+    Policy,
+}
+
+impl fmt::Display for Permission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CopyDescriptor => {
+                "be root, have CAP_SYS_PTRACE, or be the same user where \
+                 kernel.yama.ptrace_scope is 0"
+            }
+            Self::ReadProc => {
+                "be root, have CAP_SYS_PTRACE, or be the user that the process runs as"
+            }
+            Self::Policy => "a seccomp filter or security module forbids it",
+        })
+    }
+}
+
+/// An operation that not every backend can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Operation {
+    /// To read a table under `uring_lock`.
+    ReadLocked,
+    /// To read a ring that no task has a descriptor of.
+    ReadWithoutDescriptor,
+    /// To list the descriptors of a process with the files that they are of.
+    ListDescriptors,
+    /// To tell the path of a registered file.
+    TellPath,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ReadLocked => "read under uring_lock",
+            Self::ReadWithoutDescriptor => "read a ring that no task has a descriptor of",
+            Self::ListDescriptors => "list the files behind descriptors",
+            Self::TellPath => "tell the path of a registered file",
+        })
+    }
+}
+
+/// Why a backend cannot do an [`Operation`] here.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Limitation {
+    /// The kernel's tracepoint `io_uring_register` fires after the unlock
+    /// (before about Linux 6.13).
+    TracepointAfterUnlock,
+    /// The kernel refused the program for that tracepoint.
+    ProgramRefused(Reason),
+    /// Children of this process begin a pid namespace of their own, so a
+    /// helper process would become the init of that namespace.
+    PidNamespaceOfChildren,
+    /// The ring is held only by a thread with a descriptor table of its own,
+    /// and its descriptor cannot be copied before Linux 6.9.
+    ThreadDescriptors,
+    /// No holder of the ring has an open descriptor of it.
+    NoDescriptor,
+    /// Only a native iterator can do it.
+    NeedsNative,
+    /// Only a BPF backend can do it.
+    NeedsBpf,
+    /// /proc shows the ring as a mapping at most.
+    OnlyMapped,
+}
+
+impl fmt::Display for Limitation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TracepointAfterUnlock => f.write_str(
+                "this kernel's tracepoint io_uring_register fires after the unlock; \
+                 Linux 6.13 and later fire it before",
+            ),
+            Self::ProgramRefused(reason) => write!(f, "{reason}; it takes Linux 6.13 or later"),
+            Self::PidNamespaceOfChildren => f.write_str(
+                "children of this process begin a pid namespace of their own (unshare(2)): \
+                 fork first",
+            ),
+            Self::ThreadDescriptors => f.write_str(
+                "no descriptor of the ring could be copied: it is that of a thread \
+                 with descriptors of its own, which takes Linux 6.9",
+            ),
+            Self::NoDescriptor => {
+                f.write_str("that takes a descriptor of the ring, and its holders have none")
+            }
+            Self::NeedsNative => f.write_str(
+                "that takes a native iterator; for a file that has a descriptor, \
+                 /proc/PID/fd/N is a link to it",
+            ),
+            Self::NeedsBpf => f.write_str("that takes the task-file or the native backend"),
+            Self::OnlyMapped => f.write_str(
+                "/proc shows it as a mapping at most; the task-file backend can, as root",
+            ),
+        }
+    }
+}
+
+/// The reason why a consistent view was not possible.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Contention {
     /// The table changed while it was read.
     Changed,
     /// The lock (`uring_lock`, of an epoll set `ep->mtx`) was taken.
     LockHeld(LockOwner),
-    /// The lock was taken; the kernel does not say by whom (fdinfo, and
+    /// The lock was taken, and the kernel does not name its owner (fdinfo, and
     /// EDEADLK of a native iterator).
     LockHeldUnseen,
     /// The observer that asked for the lock had to be abandoned: it did not
@@ -225,15 +398,18 @@ impl fmt::Display for Contention {
             Self::Changed => write!(f, "its table changed while it was read"),
             Self::LockHeld(owner) => write!(f, "its lock was held by {owner}"),
             Self::LockHeldUnseen => {
-                write!(f, "its lock was held, the kernel says not by whom,")
+                write!(
+                    f,
+                    "its lock was held by a task that the kernel does not name"
+                )
             }
-            Self::LockTimeout => write!(f, "its lock could not be had in time"),
+            Self::LockTimeout => write!(f, "its lock was not free in time"),
         }
     }
 }
 
-/// Who held the lock.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// The task that held the lock.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct LockOwner {
     /// The process, in the caller's pid namespace; `None` if it has no number

@@ -1,10 +1,15 @@
-//! The version of the running kernel, for the few things that it does not say
-//! in another way.
+//! Facts about the running kernel: its version, for the few things that it does
+//! not say in another way, and its page size.
 
 /// True on Linux `major.minor` and later.
 pub(crate) fn at_least(major: u32, minor: u32) -> bool {
     let name = rustix::system::uname();
     parse(&name.release().to_string_lossy()) >= Some((major, minor))
+}
+
+/// The base-2 logarithm of the machine's base page size.
+pub(crate) fn page_shift() -> u8 {
+    rustix::param::page_size().trailing_zeros() as u8
 }
 
 /// `6.12.117-cloud-amd64` is (6, 12).

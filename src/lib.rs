@@ -52,6 +52,8 @@
 //! - `serde`: `Serialize` for the records.
 
 #![deny(unsafe_code)]
+// What serves BPF alone is not used in a build without it.
+#![cfg_attr(not(feature = "bpf"), allow(dead_code))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod backend;
@@ -60,26 +62,30 @@ mod error;
 mod find;
 mod iter;
 mod kernel;
-#[cfg(feature = "bpf")]
 mod link;
 mod locator;
+mod names;
 mod pidfd;
 mod record;
 mod retry;
 mod ring;
+#[cfg(feature = "serde")]
+mod serialize;
+#[cfg(feature = "bpf")]
 mod sys;
 
-pub use choice::{Backend, Reason, Refusal, Selection};
-pub use error::{Contention, Error, LockOwner, Result};
+pub use backend::facts::LinkInfo;
+pub use backend::{Record, RingRecord};
+pub use choice::{Backend, Capability, Reason, Refusal, Selection, UnknownBackend};
+pub use error::{Contention, Error, Limitation, LockOwner, Operation, Permission, Result};
 pub use find::RingFinder;
-pub use iter::{BufPages, EpollIter, Options, UringBufIter, UringIter};
-#[cfg(feature = "bpf")]
-pub use iter::{Descriptors, UringFileIter};
-#[cfg(feature = "bpf")]
-pub use link::{Link, LinkInfo, Records};
+pub use iter::{BufPages, Descriptors, EpollIter, Options, UringBufIter, UringFileIter, UringIter};
+pub use link::{Link, Records};
 pub use record::{
-    BufFields, Consistency, Direction, EpollEvents, EpollItem, FileIdentity, FileKind, Record,
-    RegisteredBuf, RegisteredBufs, RegisteredFile, RingRecord, Segment, Snapshot,
+    BufFields, Consistency, Direction, EpollEvents, EpollItem, FileIdentity, FileKind,
+    RegisteredBuf, RegisteredBufs, RegisteredFile, Segment, Snapshot,
 };
 pub use retry::Retry;
-pub use ring::{Charged, Holder, Pinned, Queue, Ring, SetupFlags, SqPoll, Survey, Unseen, Via};
+pub use ring::{
+    Charged, Holder, Pinned, Queue, Ring, SetupFlags, SqPoll, Survey, Unseen, UnseenReason, Via,
+};

@@ -1,29 +1,24 @@
 //! Links of native iterators, as things of their own: to be kept, pinned,
 //! handed on, and read as a stream of records.
 
-use std::ffi::CString;
 use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
-use crate::backend::native;
-use crate::backend::select::NotOpened;
-use crate::choice::{Backend, Reason};
-use crate::error::{Contention, Error, Result};
+use crate::backend::bpf::link;
+use crate::backend::facts::LinkInfo;
+use crate::backend::Record;
+use crate::error::{Error, Result};
 use crate::locator::Name;
-use crate::record::Record;
 use crate::retry::Retry;
-use crate::sys::bpf;
 
 /// A link of a native iterator: to one ring or, with
 /// [`EpollItem`](crate::EpollItem), to one epoll set, as long as that lives.
 ///
-/// It does not keep it alive. Each session of it ([`Link::records`])
+/// It does not keep it alive. Each iterator of it ([`Link::records`])
 /// gives the records of the table as a stream, for tables without a bound or
 /// for another process: unlike a [`UringIter`](crate::UringIter) it can be
 /// pinned. Each read(2) takes the lock for itself, so a stream is of
@@ -37,22 +32,6 @@ pub struct Link<R> {
     _record: PhantomData<fn() -> R>,
 }
 
-/// What a link says of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LinkInfo {
-    /// The number by which `bpftool link show id` knows it.
-    pub id: u32,
-    /// The iterator target, as `io_uring_buf`.
-    pub target: String,
-    /// The inode of the ring's file; of an epoll set that which all of them
-    /// share.
-    pub inode: u64,
-    /// The number of the epoll set, which no other one ever has, `None` for a
-    /// ring.
-    pub ep_id: Option<u64>,
-}
-
 impl<R: Record> Link<R> {
     /// Attaches to the ring or the epoll set behind a descriptor, which the
     /// link does not keep.
@@ -64,22 +43,7 @@ impl<R: Record> Link<R> {
     /// patches or the caller the capabilities (EPERM), [`Error::LinkRefused`]
     /// (EINVAL, E2BIG).
     pub fn attach(ring: impl AsFd) -> Result<Self> {
-        let ring = ring.as_fd();
-        let refused = |errno| match R::attach_error(ring, errno) {
-            Some(error) => NotOpened::Failed(error),
-            None => match native::refusal(errno) {
-                NotOpened::Refused(Reason::LinkRefused(source)) => {
-                    NotOpened::Failed(Error::LinkRefused {
-                        target: R::TARGET.to_string_lossy().into_owned(),
-                        source,
-                    })
-                }
-                other => other,
-            },
-        };
-        native::stream::<R>(ring, refused)
-            .map(Self::of)
-            .map_err(|e| e.of(Backend::Native))
+        link::attach(&R::TABLE.bpf, ring.as_fd()).map(Self::of)
     }
 
     /// The link that [`Link::pin`] has put there. Which iterator it is of is
@@ -91,19 +55,17 @@ impl<R: Record> Link<R> {
     /// errno of bpf(2) `BPF_OBJ_GET` (ENOENT, EPERM).
     pub fn open_pinned(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let fd = bpf::open_pinned(&c_path(path)?)
-            .map_err(|e| Error::os(format!("open the pinned link {}", path.display()), e))?;
-        let found = match bpf::link_facts(fd.as_fd()) {
-            Ok(Some(facts)) if facts.target.as_bytes() == R::TARGET.to_bytes() => {
-                return Ok(Self::of(fd))
-            }
-            Ok(Some(facts)) => format!("one of {}", facts.target),
-            Ok(None) => "a link of another kind".into(),
-            Err(e) => format!("no link ({e})"),
+        let fd = link::open_pinned(path)?;
+        let wanted = link::target(&R::TABLE.bpf);
+        let found = match link::info(fd.as_fd()) {
+            Ok(Some(info)) if info.target == wanted => return Ok(Self::of(fd)),
+            Ok(Some(info)) => format!("it is one of {}", info.target),
+            Ok(None) => "it is a link of another kind".into(),
+            Err(e) => format!("it is not a link ({e})"),
         };
         Err(Error::WrongLink {
             path: path.into(),
-            wanted: R::TARGET.to_string_lossy().into_owned(),
+            wanted,
             found,
         })
     }
@@ -116,9 +78,7 @@ impl<R: Record> Link<R> {
     /// [`Error::Os`] with the errno of bpf(2) `BPF_OBJ_PIN`: EEXIST, EPERM,
     /// ENOENT, EINVAL where no BPF file system is.
     pub fn pin(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        bpf::pin(self.fd.as_fd(), &c_path(path)?)
-            .map_err(|e| Error::os(format!("pin a link at {}", path.display()), e))
+        link::pin(self.fd.as_fd(), path.as_ref())
     }
 
     /// What the kernel says of the link; also after what it is of has gone.
@@ -127,25 +87,18 @@ impl<R: Record> Link<R> {
     ///
     /// [`Error::Os`].
     pub fn info(&self) -> Result<LinkInfo> {
-        let facts = bpf::link_facts(self.fd.as_fd())
-            .map_err(|e| Error::os("ask a link what it is", e))?
-            .ok_or_else(|| Error::malformed("a link", "it is of no iterator"))?;
-        Ok(LinkInfo {
-            ep_id: (facts.target == "epoll").then_some(facts.ep_id),
-            id: facts.id,
-            target: facts.target,
-            inode: facts.inode,
-        })
+        let info = link::info(self.fd.as_fd())?;
+        info.ok_or_else(|| Error::malformed("a link", "it is not of an iterator"))
     }
 
-    /// A new session: all records, from the first.
+    /// A new iterator of the link: all records, from the first.
     ///
     /// # Errors
     ///
     /// [`Error::RingGone`], [`Error::EpollGone`] (ENXIO).
     pub fn records(&self) -> Result<Records<R>> {
         let name = self.name()?;
-        let fd = native::new_session(self.fd.as_fd()).map_err(|e| failed(name, e))?;
+        let fd = link::iterate(self.fd.as_fd(), name)?;
         Ok(Records::new(fd, name))
     }
 
@@ -184,7 +137,7 @@ const STREAM_END: u8 = 0xff;
 /// gives at most.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// One session of a [`Link`]: the records of its table, in batches.
+/// One iterator of a [`Link`]: the records of its table, in batches.
 ///
 /// Read as a file it gives the bytes of the records, one after the other, and
 /// after the last one as many with all bits set.
@@ -250,7 +203,7 @@ impl<R: Record> Records<R> {
         while self.filled < size {
             let (fd, name) = (&self.fd, self.name);
             let room = &mut bytes[self.filled..];
-            let (nr, _) = self.retry.run(&name, || read(fd, room, name))?;
+            let (nr, _) = self.retry.run(name, || link::read(fd, room, name))?;
             if nr == 0 {
                 return Err(Error::malformed(
                     "a native iterator",
@@ -272,39 +225,13 @@ impl<R: Record> Records<R> {
             whole -= 1;
         }
         let records = &self.buf[..whole];
-        let page_shift = rustix::param::page_size().trailing_zeros() as u8;
-        for (at, record) in (self.before..).zip(records) {
-            let bad = |what| Error::malformed("a native iterator", what);
-            record.check(at, page_shift).map_err(bad)?;
-        }
+        link::check(&R::TABLE.bpf, records, self.before)
+            .map_err(|what| Error::malformed("a native iterator", what))?;
         self.lent = whole * size;
         match records {
             [] => Ok(None),
             records => Ok(Some(records)),
         }
-    }
-}
-
-fn read(fd: &OwnedFd, room: &mut [u8], name: Name) -> Result<Result<usize, Contention>> {
-    loop {
-        match rustix::io::read(fd, &mut *room) {
-            Ok(nr) => return Ok(Ok(nr)),
-            Err(Errno::INTR) => {}
-            Err(Errno::DEADLK) => return Ok(Err(Contention::LockHeldUnseen)),
-            Err(e) => return Err(failed(name, e)),
-        }
-    }
-}
-
-fn failed(name: Name, errno: Errno) -> Error {
-    match errno {
-        Errno::NXIO => name.gone(),
-        // Ours write a record for each slot; it would be so for ever.
-        Errno::AGAIN => Error::malformed(
-            "a native iterator",
-            "no record and no end: a pinned link of another program?",
-        ),
-        e => Error::os("read of a native iterator", e),
     }
 }
 
@@ -321,13 +248,4 @@ impl<R> fmt::Debug for Records<R> {
             .field("before", &self.before)
             .finish_non_exhaustive()
     }
-}
-
-fn c_path(path: &Path) -> Result<CString> {
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| {
-        Error::os(
-            format!("{}", path.display()),
-            std::io::Error::from(std::io::ErrorKind::InvalidInput),
-        )
-    })
 }

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::process::{pidfd_getfd, pidfd_open, Pid, PidfdFlags, PidfdGetfdFlags};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Permission, Result};
 
 /// A process by its number in our pid namespace.
 pub(crate) fn open(pid: u32) -> Result<OwnedFd> {
@@ -30,7 +30,6 @@ pub(crate) fn copy_of(pid: u32, fd: i32) -> Result<OwnedFd> {
 }
 
 /// The same of a thread with descriptors of its own: PIDFD_THREAD, Linux 6.9.
-#[cfg(feature = "bpf")]
 pub(crate) fn copy_of_thread(tid: u32, fd: i32) -> Result<OwnedFd> {
     let thread = PidfdFlags::from_bits_retain(rustix::fs::OFlags::EXCL.bits());
     copy(open_with(tid, thread)?, tid, fd)
@@ -45,8 +44,7 @@ fn copy(process: OwnedFd, pid: u32, fd: i32) -> Result<OwnedFd> {
         Errno::SRCH => Error::NoSuchProcess { pid },
         Errno::PERM | Errno::ACCESS => Error::NotPermitted {
             operation: format!("copy descriptor {fd} of process {pid} (pidfd_getfd)"),
-            needs: "be root, have CAP_SYS_PTRACE, or be the same user where \
-                    kernel.yama.ptrace_scope is 0",
+            needs: Permission::CopyDescriptor,
             source: e.into(),
         },
         e => Error::os(

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::error::{Contention, Error, Result};
+use crate::error::{Error, Missed, Result};
 
-/// How long, and how often, to try for a consistent view: the pause doubles
-/// from `first_pause` to `longest_pause`, and it ends with `attempts` or with
+/// The bounds of trying for a consistent view: the pause between attempts doubles
+/// from `first_pause` to `longest_pause`, and trying ends with `attempts` or with
 /// `deadline`, whichever comes first. No pause is shorter than 10 µs: a ring that
-/// is looked at in a tight loop loses up to 60% of its speed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// is read in a tight loop loses up to 60% of its speed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Retry {
     /// The most attempts, at least 1.
     pub attempts: u32,
@@ -21,7 +21,7 @@ pub struct Retry {
     pub longest_pause: Duration,
 }
 
-/// However short the pauses that were asked for.
+/// The least pause, however short those that were asked for.
 const SHORTEST_PAUSE: Duration = Duration::from_micros(10);
 
 impl Default for Retry {
@@ -45,21 +45,22 @@ impl Retry {
         }
     }
 
-    /// Runs `attempt` until it gives something, or it gave this much of
-    /// contention. Errors of `attempt` end it at once.
+    /// Runs `attempt` until it succeeds, fails, or has met contention for as
+    /// long as is allowed: the result, and the number of attempts.
     pub(crate) fn run<T>(
         &self,
-        what: &dyn fmt::Display,
-        mut attempt: impl FnMut() -> Result<Result<T, Contention>>,
+        what: impl fmt::Display,
+        mut attempt: impl FnMut() -> Result<T, Missed>,
     ) -> Result<(T, u32)> {
         let start = Instant::now();
         let mut pause = self.first_pause;
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let why = match attempt()? {
+            let why = match attempt() {
                 Ok(value) => return Ok((value, attempts)),
-                Err(why) => why,
+                Err(Missed::Failed(error)) => return Err(error),
+                Err(Missed::Busy(why)) => why,
             };
             let elapsed = start.elapsed();
             if attempts >= self.attempts || elapsed.saturating_add(pause) > self.deadline {
@@ -79,6 +80,7 @@ impl Retry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Contention;
 
     #[test]
     fn retry_counts_and_gives_up() {
@@ -88,9 +90,9 @@ mod tests {
         };
         let mut calls = 0;
         let error = retry
-            .run::<()>(&"ring 7", || {
+            .run::<()>("ring 7", || {
                 calls += 1;
-                Ok(Err(Contention::Changed))
+                Err(Missed::Busy(Contention::Changed))
             })
             .unwrap_err();
         assert!(error.is_retryable());
@@ -110,7 +112,7 @@ mod tests {
         };
         let start = Instant::now();
         let error = retry
-            .run::<()>(&"ring 7", || Ok(Err(Contention::Changed)))
+            .run::<()>("ring 7", || Err(Missed::Busy(Contention::Changed)))
             .unwrap_err();
         assert!(error.is_retryable());
         assert!(start.elapsed() < Duration::from_secs(5));
@@ -120,9 +122,9 @@ mod tests {
     fn other_errors_end_it_at_once() {
         let mut calls = 0;
         let error = Retry::default()
-            .run::<()>(&"ring 7", || {
+            .run::<()>("ring 7", || {
                 calls += 1;
-                Err(Error::malformed("a test", "it"))
+                Err(Error::malformed("a test", "it").into())
             })
             .unwrap_err();
         assert!(!error.is_retryable());

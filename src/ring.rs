@@ -1,20 +1,21 @@
-//! What a ring is, and who holds it.
+//! A ring, and the tasks that hold it.
 
+use std::fmt;
 use std::os::fd::RawFd;
 
 use bitflags::bitflags;
 
-use crate::find::Details;
-use crate::record::Consistency;
-use crate::record::{RegisteredBuf, RegisteredBufs};
+use crate::names;
+use crate::record::{Consistency, RegisteredBuf, RegisteredBufs};
 
 bitflags! {
     /// The flags that a ring was set up with.
     ///
     /// Source: `IORING_SETUP_*`, include/uapi/linux/io_uring.h; io_uring_setup(2).
+    ///
+    /// [`Display`](std::fmt::Display) prints the names, joined by `|`, and a
+    /// hexadecimal number for bits without a name here.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-    #[cfg_attr(feature = "serde", derive(serde::Serialize))]
-    #[cfg_attr(feature = "serde", serde(transparent))]
     pub struct SetupFlags: u32 {
         /// Completions are polled for, not interrupt driven.
         const IOPOLL = 1 << 0;
@@ -62,6 +63,12 @@ bitflags! {
     }
 }
 
+impl fmt::Display for SetupFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        names::write(self, f)
+    }
+}
+
 /// How a task holds a ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -75,14 +82,24 @@ pub enum Via {
     Mapping,
 }
 
+impl fmt::Display for Via {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Descriptor(fd) => write!(f, "descriptor {fd}"),
+            Self::Registered(index) => write!(f, "registered descriptor {index}"),
+            Self::Mapping => f.write_str("mapping"),
+        }
+    }
+}
+
 /// A task that holds a ring, and how.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Holder {
     /// The process, in the caller's pid namespace.
     pub pid: u32,
-    /// The thread: that of the process itself, but where threads hold things
-    /// of their own (registered descriptors, unshared descriptor tables).
+    /// The thread: the leader of the process, except where another thread has
+    /// registered descriptors or a descriptor table that it does not share.
     pub tid: u32,
     /// How it holds the ring.
     pub via: Via,
@@ -104,7 +121,7 @@ impl Holder {
 }
 
 /// The SQPOLL thread of a ring.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct SqPoll {
     /// The thread, in the caller's pid namespace; `None` while it is not
@@ -118,7 +135,7 @@ pub struct SqPoll {
 /// Head and tail of a queue, as free-running 32-bit counters: their wrapping
 /// difference is the number of entries in the queue. Shared with the process,
 /// which can write anything there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Queue {
     /// The number of entries that the queue has room for.
@@ -137,7 +154,7 @@ impl Queue {
 }
 
 /// The memory that the registered buffers of a ring hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Pinned {
     /// How far these numbers belong together.
@@ -153,7 +170,7 @@ pub struct Pinned {
 }
 
 impl Pinned {
-    /// What the buffers of a table come to.
+    /// The sums over the buffers of a table.
     pub fn of(bufs: &[RegisteredBuf], consistency: Consistency) -> Self {
         let page = rustix::param::page_size() as u64;
         Self {
@@ -165,18 +182,18 @@ impl Pinned {
     }
 }
 
-/// To whom the memory of a ring is charged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The user that the memory of a ring is charged to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Charged {
-    /// To nobody: the creator had `CAP_IPC_LOCK`.
+    /// No user: the creator had `CAP_IPC_LOCK`.
     Exempt,
-    /// To this user, against `RLIMIT_MEMLOCK`.
+    /// This user, against `RLIMIT_MEMLOCK`.
     User {
         /// The uid, in the initial user namespace.
         uid: u32,
-        /// All bytes that are locked in this user's name, also by other rings
-        /// and other parts of the kernel (`user_struct.locked_vm`).
+        /// All bytes that are charged to this user, also for other rings and
+        /// by other parts of the kernel (`user_struct.locked_vm`).
         locked_bytes: u64,
     },
 }
@@ -187,15 +204,16 @@ pub enum Charged {
 /// while the ring is in use: each is a value that was there, not all are of
 /// one moment, except for [`Ring::pinned`], which is only given when it could
 /// be verified.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Ring {
     /// The inode of the ring's file: no two live rings have the same.
     pub inode: u64,
-    holders: Vec<Holder>,
+    /// Empty only until a search has put its sightings together.
+    pub(crate) holders: Vec<Holder>,
     /// The uid of its creator, in the initial user namespace.
     pub creator_uid: Option<u32>,
-    /// How it was set up.
+    /// The flags of its setup.
     pub flags: Option<SetupFlags>,
     /// The submission queue.
     pub sq: Option<Queue>,
@@ -208,37 +226,42 @@ pub struct Ring {
     pub nr_bufs: Option<u32>,
     /// The size of its table of registered files, with empty slots.
     pub nr_files: Option<u32>,
-    /// What its buffers are and pin, `None` if that could not be verified in
+    /// The sums over its buffers, `None` if they could not be verified in
     /// time.
     pub pinned: Option<Pinned>,
-    /// To whom that is charged.
+    /// The user that this memory is charged to.
     pub charged: Option<Charged>,
 }
 
 impl Ring {
-    /// The first holder is the owner: `holders` is never empty.
-    pub(crate) fn new(inode: u64, details: Details, holders: Vec<Holder>) -> Self {
+    /// A ring of which nothing but the inode is known.
+    pub(crate) fn unknown(inode: u64) -> Self {
         Self {
             inode,
-            holders,
-            creator_uid: details.creator_uid,
-            flags: details.flags,
-            sq: details.sq,
-            cq: details.cq,
-            sqpoll: details.sqpoll,
-            nr_bufs: details.nr_bufs,
-            nr_files: details.nr_files,
-            pinned: details.pinned,
-            charged: details.charged,
+            holders: Vec::new(),
+            creator_uid: None,
+            flags: None,
+            sq: None,
+            cq: None,
+            sqpoll: None,
+            nr_bufs: None,
+            nr_files: None,
+            pinned: None,
+            charged: None,
         }
     }
 
-    /// Who holds it: one at least, those with a descriptor first, by pid.
+    /// The first holder is the owner, so there has to be one.
+    pub(crate) fn held_by(self, holders: Vec<Holder>) -> Self {
+        Self { holders, ..self }
+    }
+
+    /// Its holders: one at least, those with a descriptor first, by pid.
     pub fn holders(&self) -> &[Holder] {
         &self.holders
     }
 
-    /// The process by which the ring is named: the first holder.
+    /// The holder that the ring is named after: the first one.
     pub fn owner(&self) -> &Holder {
         &self.holders[0]
     }
@@ -251,23 +274,91 @@ impl Ring {
     }
 }
 
-/// What a search for rings came to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// The result of a search for rings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 #[must_use]
 #[non_exhaustive]
 pub struct Survey {
     /// The rings that were found, each once, ordered by the first holder.
     pub rings: Vec<Ring>,
-    /// Processes that could not be looked at in full.
+    /// Processes that could not be searched in full.
     pub unseen: Vec<Unseen>,
 }
 
-/// A process that could not be looked at in full: rings may be missing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+impl IntoIterator for Survey {
+    type Item = Ring;
+    type IntoIter = std::vec::IntoIter<Ring>;
+
+    /// The rings.
+    fn into_iter(self) -> Self::IntoIter {
+        self.rings.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Survey {
+    type Item = &'a Ring;
+    type IntoIter = std::slice::Iter<'a, Ring>;
+
+    /// The rings.
+    fn into_iter(self) -> Self::IntoIter {
+        self.rings.iter()
+    }
+}
+
+/// A process that could not be searched in full: rings may be missing.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Unseen {
     /// The process, in the caller's pid namespace.
     pub pid: u32,
-    /// What could not be looked at, and why.
-    pub why: String,
+    /// What could not be searched, and the reason.
+    pub why: UnseenReason,
+}
+
+/// Why a process could not be searched in full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum UnseenReason {
+    /// Its mappings: its `mmap_lock` was taken.
+    MmapLocked,
+    /// Its descriptors: their table kept changing.
+    DescriptorsChanging,
+    /// Its descriptors: the caller may not read them in /proc (EACCES).
+    NotPermitted,
+}
+
+impl fmt::Display for UnseenReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MmapLocked => "its mappings could not be searched: its mmap_lock was taken",
+            Self::DescriptorsChanging => {
+                "its descriptors could not be searched: they kept changing"
+            }
+            Self::NotPermitted => "the caller may not read its descriptors",
+        })
+    }
+}
+
+/// Equal for equal rings. The address of a ring may be that of another one by
+/// the next search, so the inode belongs to it.
+pub(crate) type Key = (u64, u64);
+
+/// One way in which a task holds a ring, as a backend saw it.
+#[derive(Debug, Clone)]
+pub(crate) struct Sighting {
+    /// The ring, opaque, and its inode.
+    pub(crate) key: Key,
+    pub(crate) holder: Holder,
+    /// Equal for threads that share their descriptors, opaque.
+    pub(crate) files: u64,
+    /// What is known of the ring, still without holders; with one sighting of
+    /// a ring at least.
+    pub(crate) ring: Option<Ring>,
+}
+
+/// What one look at processes saw.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) sightings: Vec<Sighting>,
+    pub(crate) unseen: Vec<Unseen>,
 }

@@ -14,9 +14,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, ValueEnum};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use uring_bpf_iter::{
-    Backend, Error, Record, Ring, RingFinder, RingRecord, Snapshot, Survey, UringIter,
-};
+use uring_bpf_iter::{Backend, Error, Ring, RingFinder, RingRecord, Snapshot, Survey, UringIter};
 
 /// How long to wait for uring_lock with --locked.
 pub(crate) const LOCK_LIMIT: Duration = Duration::from_secs(2);
@@ -80,19 +78,19 @@ pub(crate) enum Format {
     Json,
 }
 
-impl From<BackendArg> for Backend {
+impl From<BackendArg> for Option<Backend> {
     fn from(arg: BackendArg) -> Self {
         match arg {
-            BackendArg::Auto => Self::Auto,
-            BackendArg::Native => Self::Native,
-            BackendArg::TaskFile => Self::TaskFile,
-            BackendArg::Fdinfo => Self::Fdinfo,
+            BackendArg::Auto => None,
+            BackendArg::Native => Some(Backend::Native),
+            BackendArg::TaskFile => Some(Backend::TaskFile),
+            BackendArg::Fdinfo => Some(Backend::Fdinfo),
         }
     }
 }
 
 impl Args {
-    pub(crate) fn backend(&self) -> Backend {
+    pub(crate) fn backend(&self) -> Option<Backend> {
         self.backend.into()
     }
 
@@ -110,7 +108,7 @@ impl Args {
     }
 
     /// Reads a table in the way that was asked for.
-    pub(crate) fn read<'a, R: Record>(
+    pub(crate) fn read<'a, R: RingRecord>(
         &self,
         iter: &'a mut UringIter<R>,
     ) -> Result<Snapshot<'a, R>, Error> {
@@ -125,11 +123,11 @@ impl Args {
 }
 
 /// Reads tables of one ring after the other.
-pub(crate) struct Tables<R: Record> {
+pub(crate) struct Tables<R: RingRecord> {
     iter: Option<UringIter<R>>,
 }
 
-impl<R: Record> Default for Tables<R> {
+impl<R: RingRecord> Default for Tables<R> {
     fn default() -> Self {
         Self { iter: None }
     }
@@ -200,7 +198,7 @@ impl Program {
         let mut program = Self::new(name);
         // A native iterator shows one ring: others have to find it.
         let find = match args.backend() {
-            Backend::Native => Backend::Auto,
+            Some(Backend::Native) => None,
             other => other,
         };
         let mut finder = match RingFinder::with_backend(find) {

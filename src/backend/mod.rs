@@ -1,39 +1,50 @@
-//! Who asks the kernel, and how it is chosen.
+//! The backends: each knows one way to ask the kernel, and gives records.
 //!
-//! A backend is the only part that knows how the kernel was asked; what it
-//! gives are records.
+//! The words of this folder: a *read* is what a caller asks for and gets a
+//! snapshot of. It makes *attempts* until one is consistent. An attempt of a
+//! BPF backend is a *walk*: one pass of a program over a table, which is one
+//! BPF iterator read to its end, or one call under a tracepoint.
 
 #[cfg(feature = "bpf")]
-pub(crate) mod btf;
-pub(crate) mod fdinfo;
-#[cfg(feature = "bpf")]
-pub(crate) mod files;
-#[cfg(feature = "bpf")]
-pub(crate) mod locked;
-#[cfg(feature = "bpf")]
-pub(crate) mod maps;
-#[cfg(feature = "bpf")]
-pub(crate) mod native;
-#[cfg(feature = "bpf")]
-pub(crate) mod program;
+pub(crate) mod bpf;
+#[cfg(not(feature = "bpf"))]
+#[path = "without_bpf.rs"]
+pub(crate) mod bpf;
+pub(crate) mod facts;
+mod fdinfo;
+mod reader;
 pub(crate) mod select;
-#[cfg(feature = "bpf")]
-pub(crate) mod task_file;
+mod table;
 
-use crate::error::{Contention, Result};
-use crate::locator::Name;
-use crate::record::Consistency;
+pub(crate) use reader::{How, Reader, Search};
+pub use table::{Record, RingRecord};
+pub(crate) use table::{Table, PAGES};
 
-/// Reads a table from text, again and again. Not public: see [`Record`].
-///
-/// [`Record`]: crate::Record
-pub trait ReadText<R>: Send + Sync {
-    /// The ring or the epoll set, for messages.
-    fn name(&self) -> Name;
+use crate::choice::{Backend, Reason};
+use crate::locator::Locator;
+use select::NotOpened;
 
-    /// Reads once, or says what was in the way.
-    fn read(&mut self) -> Result<Result<Consistency, Contention>>;
+/// What reads one table, by this backend.
+pub(crate) fn open<R>(
+    table: &'static Table<R>,
+    backend: Backend,
+    locator: Locator,
+) -> Result<Box<dyn Reader<R>>, NotOpened>
+where
+    R: crate::record::Plain,
+{
+    match backend {
+        Backend::Native => bpf::native(&table.bpf, locator),
+        Backend::TaskFile => bpf::task_file(&table.bpf, locator),
+        Backend::Fdinfo => (table.fdinfo)(locator),
+    }
+}
 
-    /// What was read last.
-    fn records(&self) -> &[R];
+/// What searches for rings, by this backend.
+pub(crate) fn search(backend: Backend) -> Result<Box<dyn Search>, NotOpened> {
+    match backend {
+        Backend::Native => Err(NotOpened::Refused(Reason::CannotSearch)),
+        Backend::TaskFile => bpf::search(),
+        Backend::Fdinfo => fdinfo::search(),
+    }
 }

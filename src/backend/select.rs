@@ -3,9 +3,10 @@
 use crate::choice::{Backend, Reason, Refusal, Selection};
 use crate::error::{Error, Result};
 
-/// Why a candidate did not open: it cannot serve here, or something else
-/// went wrong that no other backend would mend.
-pub enum NotOpened {
+/// Why a candidate did not open: it cannot serve here, or something failed that
+/// would fail with every backend.
+#[derive(Debug)]
+pub(crate) enum NotOpened {
     Refused(Reason),
     Failed(Error),
 }
@@ -30,12 +31,12 @@ impl From<Error> for NotOpened {
 
 /// Opens the backend that was asked for, or the first that can serve.
 pub(crate) fn select<T>(
-    wanted: Backend,
+    wanted: Option<Backend>,
     mut open: impl FnMut(Backend) -> Result<T, NotOpened>,
 ) -> Result<(T, Selection)> {
-    let order: &[Backend] = match &wanted {
-        Backend::Auto => &[Backend::Native, Backend::TaskFile, Backend::Fdinfo],
-        one => std::slice::from_ref(one),
+    let order = match &wanted {
+        None => &Backend::ALL[..],
+        Some(one) => std::slice::from_ref(one),
     };
     let mut refused = Vec::new();
     for &backend in order {
@@ -46,48 +47,6 @@ pub(crate) fn select<T>(
         }
     }
     Err(Error::NoBackend { refusals: refused })
-}
-
-/// Fdinfo needs a /proc that shows our own pid namespace.
-pub(crate) fn check_proc() -> Result<(), Reason> {
-    let own = std::process::id().to_string();
-    match std::fs::read_link("/proc/self") {
-        Ok(shown) if shown.as_os_str() == own.as_str() => Ok(()),
-        _ => Err(Reason::WrongProc),
-    }
-}
-
-#[cfg(not(feature = "bpf"))]
-pub(crate) fn refuse_bpf() -> Reason {
-    Reason::NotBuilt("this build has the feature `bpf` switched off")
-}
-
-/// What BPF needs, looked at before anything is loaded, so that each lack is
-/// told apart. EPERM from the kernel is never taken for "not supported".
-#[cfg(feature = "bpf")]
-pub(crate) fn check_bpf() -> Result<(), Reason> {
-    use rustix::thread::CapabilitySet;
-
-    let have = rustix::thread::capabilities(None)
-        .map(|sets| sets.effective)
-        .unwrap_or(CapabilitySet::empty());
-    if !have.contains(CapabilitySet::SYS_ADMIN) {
-        let missing: Vec<&str> = [
-            (CapabilitySet::BPF, "CAP_BPF"),
-            (CapabilitySet::PERFMON, "CAP_PERFMON"),
-        ]
-        .into_iter()
-        .filter(|(cap, _)| !have.contains(*cap))
-        .map(|(_, name)| name)
-        .collect();
-        if !missing.is_empty() {
-            return Err(Reason::MissingCapability(missing.join(" and ")));
-        }
-    }
-    if !std::path::Path::new(crate::choice::BTF).exists() {
-        return Err(Reason::MissingBtf);
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -102,8 +61,8 @@ mod tests {
     }
 
     #[test]
-    fn auto_takes_the_best_that_works_and_says_why() {
-        let (opened, selection) = select(Backend::Auto, refuse).unwrap();
+    fn without_a_wish_it_takes_the_best_that_works_and_says_why() {
+        let (opened, selection) = select(None, refuse).unwrap();
         assert_eq!(opened, Backend::Fdinfo);
         assert_eq!(selection.backend, Backend::Fdinfo);
         let refused: Vec<_> = selection.refused.iter().map(|r| r.backend).collect();
@@ -111,8 +70,8 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_asked_for_by_name_has_no_stand_in() {
-        let error = select(Backend::TaskFile, refuse).unwrap_err();
+    fn a_backend_that_was_asked_for_has_no_stand_in() {
+        let error = select(Some(Backend::TaskFile), refuse).unwrap_err();
         let Error::NoBackend { refusals } = &error else {
             panic!("{error}");
         };
@@ -125,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_not_taken_for_a_refusal() {
-        let error = select::<()>(Backend::Auto, |_| {
+        let error = select::<()>(None, |_| {
             Err(NotOpened::Failed(Error::NoSuchProcess { pid: 7 }))
         })
         .unwrap_err();

@@ -3,16 +3,13 @@
 use std::fmt;
 use std::os::fd::AsFd;
 
+use crate::backend::{How, Reader, Record};
 use crate::choice::Selection;
 use crate::error::Result;
-#[cfg(feature = "bpf")]
-use crate::iter::engine::Engine;
-use crate::iter::{Options, UringIter};
+use crate::iter::options::Options;
 use crate::locator::Locator;
-#[cfg(feature = "bpf")]
-use crate::record::wire::Mode;
-use crate::record::EpollItem;
-use crate::record::{Consistency, Snapshot};
+use crate::record::{EpollItem, Snapshot};
+use crate::retry::Retry;
 
 impl Options<EpollItem> {
     /// See [`EpollIter::attach`].
@@ -65,12 +62,12 @@ impl Options<EpollItem> {
 ///
 /// - Native (the patches in kernel/, and the capabilities of TaskFile) takes
 ///   `ep->mtx` and reads all items under one hold of it
-///   ([`Consistency::Locked`]). The wait for it can be interrupted by a signal
+///   ([`Consistency::Locked`](crate::Consistency::Locked)). The wait for it can be interrupted by a signal
 ///   that ends the process, and has no other limit: [`Retry`](crate::Retry)
 ///   does not bound it, and there is no EDEADLK.
 /// - TaskFile (Linux 6.1, `CAP_BPF` with `CAP_PERFMON`, or `CAP_SYS_ADMIN`)
 ///   reads without the lock and waits for nobody
-///   ([`Consistency::Verified`]): a set whose lock is seldom free for as long
+///   ([`Consistency::Verified`](crate::Consistency::Verified)): a set whose lock is seldom free for as long
 ///   as two walks take is [`Error::Contended`](crate::Error::Contended).
 /// - Fdinfo (no privilege for one's own processes) does not tell which files
 ///   the items are for, only their inodes
@@ -83,7 +80,9 @@ impl Options<EpollItem> {
 /// It belongs to the process that made it: a child of fork(2) cannot use it.
 #[must_use]
 pub struct EpollIter {
-    table: UringIter<EpollItem>,
+    reader: Box<dyn Reader<EpollItem>>,
+    selection: Selection,
+    retry: Retry,
 }
 
 impl EpollIter {
@@ -116,20 +115,18 @@ impl EpollIter {
         Self::options().attach_pid(pid, fd)
     }
 
-    fn open(address: Locator, options: Options<EpollItem>) -> Result<Self> {
-        #[cfg_attr(not(feature = "bpf"), allow(unused_mut))]
-        let mut table = UringIter::open(address, options)?;
-        // From here on it is this set, and no other under the same number.
-        #[cfg(feature = "bpf")]
-        if let Engine::TaskFile(engine) = &mut table.engine {
-            engine.0.look(Mode::Peek, 0)?;
-        }
-        Ok(Self { table })
+    fn open(locator: Locator, options: Options<EpollItem>) -> Result<Self> {
+        let (reader, selection, retry) = options.open(EpollItem::TABLE, locator)?;
+        Ok(Self {
+            reader,
+            selection,
+            retry,
+        })
     }
 
     /// Which backend serves, and why better ones do not.
     pub fn selection(&self) -> &Selection {
-        self.table.selection()
+        &self.selection
     }
 
     /// Reads all items, and tries again within the bounds of
@@ -141,11 +138,11 @@ impl EpollIter {
     /// the set would not hold still (TaskFile alone).
     /// [`Error::EpollGone`](crate::Error::EpollGone) (ENXIO).
     pub fn snapshot(&mut self) -> Result<Snapshot<'_, EpollItem>> {
-        self.table.look(Consistency::Verified, 0)
+        self.reader.read(How::Consistent, 0, &self.retry)
     }
 
     /// Looks once, without lock or proof, for a set whose lock is stuck or too
-    /// busy: [`Consistency::Raw`]. Items may be missing, doubled or torn if the
+    /// busy: [`Consistency::Raw`](crate::Consistency::Raw). Items may be missing, doubled or torn if the
     /// set changes meanwhile. With Native it is the look of TaskFile, and says
     /// so ([`Snapshot::backend`]); with fdinfo it is the same as
     /// [`EpollIter::snapshot`].
@@ -156,7 +153,7 @@ impl EpollIter {
     /// items went while they were read.
     /// [`Error::EpollGone`](crate::Error::EpollGone) (ENXIO).
     pub fn snapshot_raw(&mut self) -> Result<Snapshot<'_, EpollItem>> {
-        self.table.look(Consistency::Raw, 0)
+        self.reader.read(How::Raw, 0, &self.retry)
     }
 }
 

@@ -6,11 +6,9 @@ use std::io;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-use crate::backend::files;
-use crate::backend::select::NotOpened;
+use crate::backend::bpf;
 use crate::choice::Backend;
-use crate::error::{Error, Result};
-use crate::iter::engine::Engine;
+use crate::error::{Error, Limitation, Operation, Result};
 use crate::iter::UringIter;
 use crate::record::{FileIdentity, RegisteredFile};
 
@@ -46,15 +44,19 @@ impl UringFileIter {
     /// [`Error::NoBackend`] if the kernel refuses the program,
     /// [`Error::RingGone`] never.
     pub fn descriptors(&mut self) -> Result<Descriptors> {
-        let pid = match &self.engine {
-            Engine::Native(engine) => engine.0.address().places[0].pid,
-            Engine::TaskFile(engine) => engine.0.address().places[0].pid,
-            Engine::Fdinfo(_) => return Err(unsupported("list descriptors", Backend::Fdinfo)),
-        };
+        let backend = self.selection().backend;
+        if backend == Backend::Fdinfo {
+            return Err(Error::Unsupported {
+                backend,
+                what: Operation::ListDescriptors,
+                why: Limitation::NeedsBpf,
+            });
+        }
+        let pid = self.reader.locator().places[0].pid;
         let mut by_file: HashMap<_, Vec<RawFd>> = HashMap::new();
-        let listed = files::descriptors(pid).map_err(|e| self.not_opened(e))?;
+        let listed = bpf::list_descriptors(pid).map_err(|e| e.of(backend))?;
         for one in listed {
-            by_file.entry(one.key()).or_default().push(one.fd);
+            by_file.entry(one.file).or_default().push(one.fd);
         }
         Ok(Descriptors { pid, by_file })
     }
@@ -76,35 +78,12 @@ impl UringFileIter {
     /// [`Error::RingGone`] (ENXIO), [`Error::Os`] with ENAMETOOLONG for a path
     /// of more than 4,095 bytes.
     pub fn path(&mut self, index: u64) -> Result<Option<PathBuf>> {
-        let retry = self.retry;
-        match &mut self.engine {
-            Engine::Native(engine) => {
-                let name = engine.0.address().name();
-                let paths = engine.0.paths().map_err(|e| e.of(Backend::Native))?;
-                Ok(retry.run(&name, || paths.tell(index))?.0)
-            }
-            Engine::TaskFile(_) => Err(unsupported("tell a path", Backend::TaskFile)),
-            Engine::Fdinfo(_) => Err(unsupported("tell a path", Backend::Fdinfo)),
-        }
-    }
-
-    fn not_opened(&self, error: NotOpened) -> Error {
-        error.of(self.selection().backend)
-    }
-}
-
-fn unsupported(what: &'static str, backend: Backend) -> Error {
-    Error::Unsupported {
-        backend,
-        what,
-        why: "that takes a native iterator; for a file that has a descriptor, \
-              /proc/PID/fd/N is a link to it"
-            .into(),
+        self.reader.path(index, &self.retry)
     }
 }
 
 /// The descriptors of one process at one moment, by the file that they are of.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Descriptors {
     pid: u32,
     by_file: HashMap<(u64, u64), Vec<RawFd>>,

@@ -1,14 +1,13 @@
-//! What is attached to a ring or an epoll set and gives its records.
+//! What is attached to a ring or an epoll set and lends its records.
 
-mod engine;
 mod epoll;
-#[cfg(feature = "bpf")]
 mod files;
+mod options;
 mod pages;
 mod uring;
 
 pub use epoll::EpollIter;
-#[cfg(feature = "bpf")]
 pub use files::{Descriptors, UringFileIter};
+pub use options::Options;
 pub use pages::BufPages;
-pub use uring::{Options, UringBufIter, UringIter};
+pub use uring::{UringBufIter, UringIter};

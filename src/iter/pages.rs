@@ -4,12 +4,13 @@ use std::fmt;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use crate::backend::{How, Reader, PAGES};
 use crate::choice::Selection;
 use crate::error::Result;
-use crate::iter::uring::{Options, UringIter};
+use crate::iter::options::Options;
 use crate::locator::Locator;
-use crate::record::Segment;
-use crate::record::{Consistency, Snapshot};
+use crate::record::{Segment, Snapshot};
+use crate::retry::Retry;
 use crate::ring::Ring;
 
 /// The pages of the registered buffers of one ring, a buffer at a time. By the
@@ -33,13 +34,15 @@ use crate::ring::Ring;
 /// # }
 /// ```
 ///
-/// It attaches as a [`UringIter`] does, takes the same capabilities, and keeps
+/// It attaches as a [`UringIter`](crate::UringIter) does, takes the same capabilities, and keeps
 /// no ring alive either; page frame numbers take more, see [`Segment::pfn`].
 /// Buffers that the kernel provides (a block request lent by ublk, 6.15) have
 /// pages like any other.
 #[must_use]
 pub struct BufPages {
-    iter: UringIter<Segment>,
+    reader: Box<dyn Reader<Segment>>,
+    selection: Selection,
+    retry: Retry,
 }
 
 impl Options<Segment> {
@@ -77,7 +80,7 @@ impl BufPages {
         Options::new()
     }
 
-    /// Attaches to a ring of this process, as [`UringIter::attach`].
+    /// Attaches to a ring of this process, as [`UringIter::attach`](crate::UringIter::attach).
     ///
     /// # Errors
     ///
@@ -86,7 +89,7 @@ impl BufPages {
         Self::options().attach(ring)
     }
 
-    /// Attaches to a ring of another process, as [`UringIter::attach_pid`].
+    /// Attaches to a ring of another process, as [`UringIter::attach_pid`](crate::UringIter::attach_pid).
     ///
     /// # Errors
     ///
@@ -95,7 +98,7 @@ impl BufPages {
         Self::options().attach_pid(pid, fd)
     }
 
-    /// Attaches to a ring that was found, as [`UringIter::attach_ring`].
+    /// Attaches to a ring that was found, as [`UringIter::attach_ring`](crate::UringIter::attach_ring).
     ///
     /// # Errors
     ///
@@ -104,60 +107,65 @@ impl BufPages {
         Self::options().attach_ring(ring)
     }
 
-    fn open(address: Locator, options: Options<Segment>) -> Result<Self> {
-        let iter = UringIter::open(address, options)?;
-        Ok(Self { iter })
+    fn open(locator: Locator, options: Options<Segment>) -> Result<Self> {
+        let (reader, selection, retry) = options.open(&PAGES, locator)?;
+        Ok(Self {
+            reader,
+            selection,
+            retry,
+        })
     }
 
-    /// Turns to another ring, as [`UringIter::reattach`].
+    /// Turns to another ring, as [`UringIter::reattach`](crate::UringIter::reattach).
     ///
     /// # Errors
     ///
     /// As there.
     pub fn reattach(&mut self, ring: &Ring) -> Result<()> {
-        self.iter.reattach(ring)
+        let attached = self.reader.attach(Locator::of_ring(ring));
+        attached.map_err(|e| e.of(self.selection.backend))
     }
 
     /// Which backend serves, and why better ones do not.
     pub fn selection(&self) -> &Selection {
-        self.iter.selection()
+        &self.selection
     }
 
     /// The segments of the buffer in slot `index`, in the order of its bytes;
     /// none for an empty slot. Consistent and read without waiting, as
-    /// [`UringIter::snapshot`].
+    /// [`UringIter::snapshot`](crate::UringIter::snapshot).
     ///
     /// # Errors
     ///
     /// [`Error::NoSuchSlot`](crate::Error::NoSuchSlot) for an index beyond the
-    /// table, and those of [`UringIter::snapshot`].
+    /// table, and those of [`UringIter::snapshot`](crate::UringIter::snapshot).
     pub fn segments(&mut self, index: u64) -> Result<Snapshot<'_, Segment>> {
-        self.iter.look(Consistency::Verified, index)
+        self.reader.read(How::Consistent, index, &self.retry)
     }
 
-    /// The same, read under `uring_lock`, as [`UringIter::snapshot_locked`].
+    /// The same, read under `uring_lock`, as [`UringIter::snapshot_locked`](crate::UringIter::snapshot_locked).
     ///
     /// # Errors
     ///
     /// [`Error::NoSuchSlot`](crate::Error::NoSuchSlot) for an index beyond the
-    /// table, and those of [`UringIter::snapshot_locked`].
+    /// table, and those of [`UringIter::snapshot_locked`](crate::UringIter::snapshot_locked).
     pub fn segments_locked(
         &mut self,
         index: u64,
         limit: Duration,
     ) -> Result<Snapshot<'_, Segment>> {
-        self.iter.look_locked(limit, index)
+        self.reader.read(How::Locked(limit), index, &self.retry)
     }
 
     /// The same by one look without lock or proof, as
-    /// [`UringIter::snapshot_raw`].
+    /// [`UringIter::snapshot_raw`](crate::UringIter::snapshot_raw).
     ///
     /// # Errors
     ///
     /// [`Error::NoSuchSlot`](crate::Error::NoSuchSlot) for an index beyond the
-    /// table, and those of [`UringIter::snapshot_raw`].
+    /// table, and those of [`UringIter::snapshot_raw`](crate::UringIter::snapshot_raw).
     pub fn segments_raw(&mut self, index: u64) -> Result<Snapshot<'_, Segment>> {
-        self.iter.look(Consistency::Raw, index)
+        self.reader.read(How::Raw, index, &self.retry)
     }
 }
 

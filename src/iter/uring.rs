@@ -1,60 +1,17 @@
 //! A table of one ring.
 
-use std::marker::PhantomData;
+use std::fmt;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use crate::backend::select;
-#[cfg(not(feature = "bpf"))]
-use crate::backend::select::NotOpened;
-use crate::choice::{Backend, Selection};
+use crate::backend::{How, Reader, RingRecord};
+use crate::choice::Selection;
 use crate::error::Result;
-use crate::iter::engine::{read_text, Engine};
+use crate::iter::options::Options;
 use crate::locator::Locator;
-#[cfg(feature = "bpf")]
-use crate::record::BufFields;
-use crate::record::{Consistency, Snapshot};
-use crate::record::{Dumped, RegisteredBuf, RingRecord};
+use crate::record::{RegisteredBuf, Snapshot};
 use crate::retry::Retry;
 use crate::ring::Ring;
-
-#[cfg(feature = "bpf")]
-use crate::backend::{locked::Locked, native::Native, task_file::Walker};
-#[cfg(feature = "bpf")]
-use crate::iter::engine::{read_native, walk, walker_of};
-#[cfg(feature = "bpf")]
-use crate::record::wire::Mode;
-
-/// How an iterator is to work.
-#[derive(Debug, Clone)]
-#[must_use]
-pub struct Options<R = RegisteredBuf> {
-    backend: Backend,
-    retry: Retry,
-    _record: PhantomData<fn() -> R>,
-}
-
-impl<R: Dumped> Options<R> {
-    pub(crate) fn new() -> Self {
-        Self {
-            backend: Backend::default(),
-            retry: Retry::default(),
-            _record: PhantomData,
-        }
-    }
-
-    /// The backend; [`Backend::Auto`] if not set.
-    pub fn backend(mut self, backend: Backend) -> Self {
-        self.backend = backend;
-        self
-    }
-
-    /// How long to try for a consistent view.
-    pub fn retry(mut self, retry: Retry) -> Self {
-        self.retry = retry;
-        self
-    }
-}
 
 impl<R: RingRecord> Options<R> {
     /// See [`UringIter::attach`].
@@ -63,8 +20,7 @@ impl<R: RingRecord> Options<R> {
     ///
     /// As there.
     pub fn attach(self, ring: impl AsFd) -> Result<UringIter<R>> {
-        let address = Locator::of_fd(ring.as_fd())?;
-        UringIter::open(address, self)
+        UringIter::open(Locator::of_fd(ring.as_fd())?, self)
     }
 
     /// See [`UringIter::attach_pid`].
@@ -73,8 +29,7 @@ impl<R: RingRecord> Options<R> {
     ///
     /// As there.
     pub fn attach_pid(self, pid: u32, fd: i32) -> Result<UringIter<R>> {
-        let address = Locator::of_process(pid, fd)?;
-        UringIter::open(address, self)
+        UringIter::open(Locator::of_process(pid, fd)?, self)
     }
 
     /// See [`UringIter::attach_ring`].
@@ -120,8 +75,8 @@ pub type UringBufIter = UringIter<RegisteredBuf>;
 ///
 /// It belongs to the process that made it: a child of fork(2) cannot use it.
 #[must_use]
-pub struct UringIter<R: Dumped> {
-    pub(super) engine: Engine<R>,
+pub struct UringIter<R: RingRecord> {
+    pub(super) reader: Box<dyn Reader<R>>,
     selection: Selection,
     pub(super) retry: Retry,
 }
@@ -168,30 +123,13 @@ impl<R: RingRecord> UringIter<R> {
     pub fn attach_ring(ring: &Ring) -> Result<Self> {
         Self::options().attach_ring(ring)
     }
-}
 
-/// Also what [`BufPages`](crate::BufPages) is made of.
-impl<R: Dumped> UringIter<R> {
-    pub(super) fn open(address: Locator, options: Options<R>) -> Result<Self> {
-        let (engine, selection) = select::select(options.backend, |backend| match backend {
-            #[cfg(feature = "bpf")]
-            Backend::Native => Ok(Engine::Native(Box::new((
-                Native::open(address.clone())?,
-                None,
-            )))),
-            #[cfg(feature = "bpf")]
-            Backend::TaskFile => Ok(Engine::TaskFile(Box::new((
-                Walker::open(address.clone())?,
-                Locked::default(),
-            )))),
-            #[cfg(not(feature = "bpf"))]
-            Backend::Native | Backend::TaskFile => Err(NotOpened::Refused(select::refuse_bpf())),
-            Backend::Fdinfo | Backend::Auto => R::by_fdinfo(address.clone()).map(Engine::Fdinfo),
-        })?;
+    fn open(locator: Locator, options: Options<R>) -> Result<Self> {
+        let (reader, selection, retry) = options.open(R::TABLE, locator)?;
         Ok(Self {
-            engine,
+            reader,
             selection,
-            retry: options.retry,
+            retry,
         })
     }
 
@@ -203,20 +141,7 @@ impl<R: Dumped> UringIter<R> {
     /// As [`UringIter::attach_ring`]. After an error it is still attached
     /// to the ring it was attached to.
     pub fn reattach(&mut self, ring: &Ring) -> Result<()> {
-        let address = Locator::of_ring(ring);
-        let attached = match &mut self.engine {
-            #[cfg(feature = "bpf")]
-            Engine::Native(engine) => {
-                let attached = engine.0.attach(address);
-                if attached.is_ok() {
-                    engine.1 = None;
-                }
-                attached
-            }
-            #[cfg(feature = "bpf")]
-            Engine::TaskFile(engine) => engine.0.attach(address),
-            Engine::Fdinfo(reader) => R::by_fdinfo(address).map(|opened| *reader = opened),
-        };
+        let attached = self.reader.attach(Locator::of_ring(ring));
         attached.map_err(|e| e.of(self.selection.backend))
     }
 
@@ -237,7 +162,7 @@ impl<R: Dumped> UringIter<R> {
     /// iterator). [`Error::RingGone`](crate::Error::RingGone) if no holder has the ring any more
     /// (ENXIO).
     pub fn snapshot(&mut self) -> Result<Snapshot<'_, R>> {
-        self.look(Consistency::Verified, 0)
+        self.reader.read(How::Consistent, 0, &self.retry)
     }
 
     /// Reads the whole table under `uring_lock`, at one moment. The Native
@@ -268,32 +193,7 @@ impl<R: Dumped> UringIter<R> {
     /// without a descriptor. [`Error::NotPermitted`](crate::Error::NotPermitted) without ptrace rights
     /// (EPERM). [`Error::RingGone`](crate::Error::RingGone) (ENXIO).
     pub fn snapshot_locked(&mut self, limit: Duration) -> Result<Snapshot<'_, R>> {
-        self.look_locked(limit, 0)
-    }
-
-    pub(crate) fn look_locked(&mut self, limit: Duration, _which: u64) -> Result<Snapshot<'_, R>> {
-        let retry = Retry {
-            attempts: u32::MAX,
-            deadline: limit,
-            ..self.retry
-        };
-        match &mut self.engine {
-            #[cfg(feature = "bpf")]
-            Engine::Native(engine) => read_native(engine, retry, _which),
-            #[cfg(feature = "bpf")]
-            Engine::TaskFile(engine) => {
-                let (walker, locked) = &mut **engine;
-                let nr = locked.walk(walker, limit, _which)?;
-                Ok(Snapshot {
-                    records: locked.records(nr)?,
-                    consistency: Consistency::Locked,
-                    backend: Backend::TaskFile,
-                    unknown: BufFields::empty(),
-                    attempts: 1,
-                })
-            }
-            Engine::Fdinfo(reader) => read_text(&mut **reader, retry),
-        }
+        self.reader.read(How::Locked(limit), 0, &self.retry)
     }
 
     /// Looks at the table once, without lock or proof: what is there when
@@ -307,33 +207,12 @@ impl<R: Dumped> UringIter<R> {
     /// [`Error::Contended`](crate::Error::Contended), which is retryable, if the table was just being
     /// taken down. [`Error::RingGone`](crate::Error::RingGone) (ENXIO).
     pub fn snapshot_raw(&mut self) -> Result<Snapshot<'_, R>> {
-        self.look(Consistency::Raw, 0)
-    }
-
-    /// A look that waits for no lock. Only TaskFile has several kinds.
-    pub(crate) fn look(&mut self, _wanted: Consistency, _which: u64) -> Result<Snapshot<'_, R>> {
-        let retry = self.retry;
-        match &mut self.engine {
-            #[cfg(feature = "bpf")]
-            Engine::Native(engine) => match _wanted {
-                Consistency::Raw => walk(walker_of(engine)?, retry, Mode::Raw, _which),
-                _ => read_native(engine, retry, _which),
-            },
-            #[cfg(feature = "bpf")]
-            Engine::TaskFile(engine) => {
-                let mode = match _wanted {
-                    Consistency::Raw => Mode::Raw,
-                    _ => Mode::Verified,
-                };
-                walk(&mut engine.0, retry, mode, _which)
-            }
-            Engine::Fdinfo(reader) => read_text(&mut **reader, retry),
-        }
+        self.reader.read(How::Raw, 0, &self.retry)
     }
 }
 
-impl<R: Dumped> std::fmt::Debug for UringIter<R> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl<R: RingRecord> fmt::Debug for UringIter<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UringIter")
             .field("backend", &self.selection.backend)
             .finish_non_exhaustive()

@@ -1,23 +1,12 @@
 //! One slot of a ring's table of registered buffers.
 
-use std::ffi::CStr;
-#[cfg(feature = "bpf")]
-use std::os::fd::BorrowedFd;
+use std::fmt;
 
 use bitflags::bitflags;
-#[cfg(feature = "bpf")]
-use rustix::io::Errno;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::backend::select::NotOpened;
-use crate::backend::{fdinfo, ReadText};
-#[cfg(feature = "bpf")]
-use crate::error::Error;
-use crate::locator::Locator;
-use crate::record::{Dumped, Room};
-
-/// `MAX_BUFS` in bpf/record.h: the kernel's own limit of buffers in a table.
-const MAX_BUFS: usize = 16384;
+use crate::names;
+use crate::record::Check;
 
 const FILLED: u8 = 1 << 0;
 const KERNEL: u8 = 1 << 1;
@@ -47,18 +36,31 @@ bitflags! {
 }
 
 bitflags! {
-    /// What I/O may do with a buffer.
+    /// The uses that I/O may make of a buffer.
     ///
     /// Source: `imu->dir`, io_uring/rsrc.h, Linux 6.15. Before that every
     /// registered buffer could be used both ways.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-    #[cfg_attr(feature = "serde", derive(serde::Serialize))]
-    #[cfg_attr(feature = "serde", serde(transparent))]
     pub struct Direction: u8 {
         /// I/O may write into the buffer (a read request fills it).
         const DEST = 1 << 0;
         /// I/O may read from the buffer (a write request drains it).
         const SOURCE = 1 << 1;
+    }
+}
+
+/// Prints `dest`, `source` or `dest|source`.
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lower = String::new();
+        names::write(self, &mut lower)?;
+        f.write_str(&lower.to_lowercase())
+    }
+}
+
+impl fmt::Display for BufFields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        names::write(self, f)
     }
 }
 
@@ -215,7 +217,7 @@ impl RegisteredBuf {
         (self.flags & ORIGIN_KNOWN != 0).then_some(self.flags & KERNEL != 0)
     }
 
-    /// What I/O may do with the buffer.
+    /// The uses that I/O may make of the buffer.
     pub fn direction(&self) -> Option<Direction> {
         (self.dir != 0).then(|| Direction::from_bits_retain(self.dir))
     }
@@ -226,19 +228,7 @@ impl RegisteredBuf {
     }
 }
 
-impl Dumped for RegisteredBuf {
-    const TARGET: &'static CStr = c"io_uring_buf";
-    const ROOM: Room = Room {
-        map: c"records",
-        first: MAX_BUFS,
-        max: MAX_BUFS,
-    };
-
-    #[cfg(feature = "bpf")]
-    fn object() -> &'static [u8] {
-        crate::sys::bpf::bufs_object()
-    }
-
+impl Check for RegisteredBuf {
     fn check(&self, at: usize, page_shift: u8) -> Result<(), String> {
         let known = FILLED | KERNEL | TAG_KNOWN | ORIGIN_KNOWN;
         if self.index != at as u64 {
@@ -261,19 +251,10 @@ impl Dumped for RegisteredBuf {
         }
         Ok(())
     }
-
-    #[cfg(feature = "bpf")]
-    fn attach_error(fd: BorrowedFd<'_>, errno: Errno) -> Option<Error> {
-        crate::locator::ring_attach_error(fd, errno)
-    }
-
-    fn by_fdinfo(address: Locator) -> Result<Box<dyn ReadText<Self>>, NotOpened> {
-        Ok(Box::new(fdinfo::Reader::open(address)?))
-    }
 }
 
-impl std::fmt::Debug for RegisteredBuf {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for RegisteredBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty_slot() {
             return write!(f, "RegisteredBuf {{ index: {}, empty }}", self.index);
         }
@@ -292,35 +273,12 @@ impl std::fmt::Debug for RegisteredBuf {
     }
 }
 
-/// As the JSON of `dump_bufs` has it: unknown values are `null`.
-#[cfg(feature = "serde")]
-impl serde::Serialize for RegisteredBuf {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeStruct;
-        let mut s = serializer.serialize_struct("RegisteredBuf", 13)?;
-        s.serialize_field("index", &self.index)?;
-        s.serialize_field("empty", &self.is_empty_slot())?;
-        s.serialize_field("addr", &self.addr)?;
-        s.serialize_field("len", &self.len)?;
-        s.serialize_field("tag", &self.tag())?;
-        s.serialize_field("nr_pages", &self.nr_pages())?;
-        s.serialize_field("pinned_pages", &self.pinned_pages())?;
-        s.serialize_field("acct_pages", &self.acct_pages())?;
-        s.serialize_field("nr_bvecs", &self.nr_bvecs())?;
-        s.serialize_field("bvec_shift", &self.bvec_shift())?;
-        s.serialize_field("refs", &self.refs())?;
-        s.serialize_field("kernel", &self.is_kernel())?;
-        s.serialize_field("direction", &self.direction().map(|d| d.bits()))?;
-        s.end()
-    }
-}
-
 mod sealed {
     pub trait Sealed {}
     impl Sealed for [super::RegisteredBuf] {}
 }
 
-/// What can be asked of a whole table: of `[RegisteredBuf]`.
+/// Sums and views of a whole table, for `[RegisteredBuf]`.
 pub trait RegisteredBufs: sealed::Sealed {
     /// The slots that hold a buffer, in the order of their index.
     fn filled(&self) -> impl Iterator<Item = &RegisteredBuf>;

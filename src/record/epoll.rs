@@ -1,24 +1,17 @@
 //! One item of an epoll set.
 
-use std::ffi::CStr;
-#[cfg(feature = "bpf")]
-use std::os::fd::BorrowedFd;
+use std::fmt;
 
 use bitflags::bitflags;
-#[cfg(feature = "bpf")]
-use rustix::io::Errno;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::backend::select::NotOpened;
-use crate::backend::{fdinfo, ReadText};
-#[cfg(feature = "bpf")]
-use crate::error::Error;
-use crate::locator::Locator;
-use crate::record::{Dumped, FileIdentity, Room};
+use crate::names;
+use crate::record::{Check, FileIdentity};
 
 bitflags! {
-    /// What an item waits for, and how: `EPOLL*` of epoll_ctl(2). A bit
-    /// without a name here is kept.
+    /// The events that an item waits for, and how: `EPOLL*` of epoll_ctl(2). A bit
+    /// without a name here is kept. [`Display`](std::fmt::Display) prints the
+    /// names, joined by `|`, and a hexadecimal number for the rest.
     ///
     /// The kernel adds [`ERR`](Self::ERR) and [`HUP`](Self::HUP) to every
     /// item. An item with [`ONESHOT`](Self::ONESHOT) that has fired has no
@@ -53,7 +46,7 @@ bitflags! {
         const RDHUP = 1 << 13;
         /// Urgent mode for io_uring (`EPOLL_URING_WAKE`, 6.0).
         const URING_WAKE = 1 << 27;
-        /// Of those who wait for the same file, one is woken (4.5).
+        /// Of all tasks that wait for the same file, one is woken (4.5).
         const EXCLUSIVE = 1 << 28;
         /// The system does not suspend while an event is at hand (3.5).
         const WAKEUP = 1 << 29;
@@ -61,6 +54,12 @@ bitflags! {
         const ONESHOT = 1 << 30;
         /// Edge-triggered.
         const ET = 1 << 31;
+    }
+}
+
+impl fmt::Display for EpollEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        names::write(self, f)
     }
 }
 
@@ -92,13 +91,13 @@ impl EpollItem {
         self.fd
     }
 
-    /// What it waits for, and how.
+    /// The events that it waits for, and how.
     pub fn events(&self) -> EpollEvents {
         EpollEvents::from_bits_retain(self.events)
     }
 
-    /// The number that the program gave with it (`epoll_data_t`): whatever it
-    /// likes, often the descriptor or an address of its own.
+    /// The number that the program gave with it (`epoll_data_t`): any value,
+    /// often the descriptor or an address in the program.
     pub fn data(&self) -> u64 {
         self.data
     }
@@ -118,19 +117,7 @@ impl EpollItem {
     }
 }
 
-impl Dumped for EpollItem {
-    const TARGET: &'static CStr = c"epoll";
-    const ROOM: Room = Room {
-        map: c"records",
-        first: 1024,
-        max: 1 << 20, // MAX_ITEMS, bpf/record.h
-    };
-
-    #[cfg(feature = "bpf")]
-    fn object() -> &'static [u8] {
-        crate::sys::bpf::epoll_object()
-    }
-
+impl Check for EpollItem {
     fn check(&self, at: usize, _page_shift: u8) -> Result<(), String> {
         if self.file.is_none() {
             return Err(format!("record {at} has no file"));
@@ -139,38 +126,16 @@ impl Dumped for EpollItem {
             .check()
             .map_err(|what| format!("record {at}: {what}"))
     }
-
-    #[cfg(feature = "bpf")]
-    fn attach_error(fd: BorrowedFd<'_>, errno: Errno) -> Option<Error> {
-        crate::locator::epoll_attach_error(fd, errno)
-    }
-
-    fn by_fdinfo(address: Locator) -> Result<Box<dyn ReadText<Self>>, NotOpened> {
-        Ok(Box::new(fdinfo::EpollReader::open(address)?))
-    }
 }
 
-impl std::fmt::Debug for EpollItem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for EpollItem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EpollItem")
             .field("fd", &self.fd)
             .field("events", &self.events())
             .field("data", &format_args!("{:#x}", self.data))
             .field("file", &self.file)
             .finish()
-    }
-}
-
-#[cfg(feature = "serde")]
-impl serde::Serialize for EpollItem {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeStruct;
-        let mut s = serializer.serialize_struct("EpollItem", 4)?;
-        s.serialize_field("fd", &self.fd)?;
-        s.serialize_field("events", &self.events)?;
-        s.serialize_field("data", &self.data)?;
-        s.serialize_field("file", &self.file)?;
-        s.end()
     }
 }
 

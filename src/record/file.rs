@@ -1,26 +1,12 @@
 //! Open files, and one slot of a ring's table of registered files.
 
-use std::ffi::CStr;
-#[cfg(feature = "bpf")]
-use std::os::fd::BorrowedFd;
-
-#[cfg(feature = "bpf")]
-use rustix::io::Errno;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::backend::select::NotOpened;
-use crate::backend::ReadText;
-use crate::choice::Reason;
-#[cfg(feature = "bpf")]
-use crate::error::Error;
-use crate::locator::Locator;
-use crate::record::{Dumped, Room};
+use crate::record::Check;
 
 /// What kind of file it is, by the mode of its inode, or by its name where
 /// that is all there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum FileKind {
     /// A regular file, also in memory (memfd).
@@ -166,7 +152,6 @@ impl FileIdentity {
         self.file != 0 && self.file == other.file && self.inode == other.inode
     }
 
-    #[cfg(feature = "bpf")]
     pub(crate) fn key(&self) -> (u64, u64) {
         (self.file, self.inode)
     }
@@ -196,21 +181,6 @@ impl std::fmt::Debug for FileIdentity {
             .field("mode", &format_args!("{:#o}", self.mode))
             .field("position", &self.pos)
             .finish()
-    }
-}
-
-#[cfg(feature = "serde")]
-impl serde::Serialize for FileIdentity {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeStruct;
-        let mut s = serializer.serialize_struct("FileIdentity", 6)?;
-        s.serialize_field("kind", &self.kind())?;
-        s.serialize_field("inode", &self.inode)?;
-        s.serialize_field("device", &self.device())?;
-        s.serialize_field("flags", &self.flags)?;
-        s.serialize_field("mode", &self.mode)?;
-        s.serialize_field("position", &self.pos)?;
-        s.end()
     }
 }
 
@@ -253,19 +223,7 @@ impl RegisteredFile {
     }
 }
 
-impl Dumped for RegisteredFile {
-    const TARGET: &'static CStr = c"io_uring_file";
-    const ROOM: Room = Room {
-        map: c"records",
-        first: 1024,
-        max: 1 << 20, // IORING_MAX_FIXED_FILES, io_uring/rsrc.h
-    };
-
-    #[cfg(feature = "bpf")]
-    fn object() -> &'static [u8] {
-        crate::sys::bpf::files_object()
-    }
-
+impl Check for RegisteredFile {
     fn check(&self, at: usize, _page_shift: u8) -> Result<(), String> {
         if self.index != at as u64 {
             return Err(format!("record {at} carries index {}", self.index));
@@ -273,17 +231,6 @@ impl Dumped for RegisteredFile {
         self.file
             .check()
             .map_err(|what| format!("record {at}: {what}"))
-    }
-
-    #[cfg(feature = "bpf")]
-    fn attach_error(fd: BorrowedFd<'_>, errno: Errno) -> Option<Error> {
-        crate::locator::ring_attach_error(fd, errno)
-    }
-
-    fn by_fdinfo(_address: Locator) -> Result<Box<dyn ReadText<Self>>, NotOpened> {
-        Err(NotOpened::Refused(Reason::NotBuilt(
-            "fdinfo shows names of registered files, not which files they are",
-        )))
     }
 }
 
@@ -298,17 +245,5 @@ impl std::fmt::Debug for RegisteredFile {
                 .field("file", file)
                 .finish(),
         }
-    }
-}
-
-#[cfg(feature = "serde")]
-impl serde::Serialize for RegisteredFile {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeStruct;
-        let mut s = serializer.serialize_struct("RegisteredFile", 3)?;
-        s.serialize_field("index", &self.index)?;
-        s.serialize_field("tag", &self.tag)?;
-        s.serialize_field("file", &self.file())?;
-        s.end()
     }
 }

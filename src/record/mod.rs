@@ -1,33 +1,48 @@
-//! Records: what the backends fill in and everything above reads.
+//! Records: data that the backends fill in and everything above reads.
 //!
 //! `bpf/record.h` is the source of the layouts; sizes and offsets are compared
 //! at compile time on both sides.
 
 mod buf;
-mod dumped;
 mod epoll;
 mod file;
 mod segment;
 mod snapshot;
-#[cfg(feature = "bpf")]
-pub(crate) mod wire;
+
+use std::fmt::Debug;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use buf::{BufFields, Direction, RegisteredBuf, RegisteredBufs};
-pub(crate) use dumped::{Dumped, Room};
 pub use epoll::{EpollEvents, EpollItem};
 pub use file::{FileIdentity, FileKind, RegisteredFile};
 pub use segment::Segment;
 pub use snapshot::{Consistency, Snapshot};
 
-/// A record that an iterator shows: [`RegisteredBuf`], [`RegisteredFile`],
-/// [`EpollItem`], and no type of another crate.
-pub trait Record: Dumped {}
+/// Plain data, which any bytes are.
+pub(crate) trait Plain:
+    FromBytes + IntoBytes + KnownLayout + Immutable + Copy + Debug + Send + Sync + 'static
+{
+}
 
-/// A record of a table of a ring.
-pub trait RingRecord: Record {}
+impl<R> Plain for R where
+    R: FromBytes + IntoBytes + KnownLayout + Immutable + Copy + Debug + Send + Sync + 'static
+{
+}
 
-impl Record for RegisteredBuf {}
-impl RingRecord for RegisteredBuf {}
-impl Record for RegisteredFile {}
-impl RingRecord for RegisteredFile {}
-impl Record for EpollItem {}
+/// A record that says what is wrong with it.
+pub(crate) trait Check {
+    /// Finds what no program of ours would have written in record `at` of a
+    /// table.
+    fn check(&self, at: usize, page_shift: u8) -> Result<(), String>;
+}
+
+/// Checks records of a table, the first of which is record `first`.
+pub(crate) fn check_all<R: Check>(
+    records: &[R],
+    first: usize,
+    page_shift: u8,
+) -> Result<(), String> {
+    let mut numbered = (first..).zip(records);
+    numbered.try_for_each(|(at, record)| record.check(at, page_shift))
+}

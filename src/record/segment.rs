@@ -1,20 +1,8 @@
 //! One piece of the memory of a registered buffer.
 
-use std::ffi::CStr;
-#[cfg(feature = "bpf")]
-use std::os::fd::BorrowedFd;
-
-#[cfg(feature = "bpf")]
-use rustix::io::Errno;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::backend::select::NotOpened;
-use crate::backend::ReadText;
-use crate::choice::Reason;
-#[cfg(feature = "bpf")]
-use crate::error::Error;
-use crate::locator::Locator;
-use crate::record::{Dumped, Room};
+use crate::record::Check;
 
 /// One physically contiguous piece of a registered buffer: 24 bytes, written
 /// in place by the kernel side and lent without a copy.
@@ -89,40 +77,12 @@ impl Segment {
     }
 }
 
-impl Dumped for Segment {
-    const TARGET: &'static CStr = c"io_uring_buf";
-    const ROOM: Room = Room {
-        map: c"records",
-        first: 1024,
-        max: 1 << 20, // MAX_SLOTS in bpf/pages.bpf.c
-    };
-
-    #[cfg(feature = "bpf")]
-    fn object() -> &'static [u8] {
-        crate::sys::bpf::pages_object()
-    }
-
+impl Check for Segment {
     fn check(&self, at: usize, page_shift: u8) -> Result<(), String> {
         if self.len == 0 || u64::from(self.offset) >> (page_shift & 63) != 0 {
             return Err(format!("segment {at}: {self:?}"));
         }
         Ok(())
-    }
-
-    #[cfg(feature = "bpf")]
-    fn page_base() -> Option<u64> {
-        crate::backend::task_file::page_base()
-    }
-
-    #[cfg(feature = "bpf")]
-    fn attach_error(fd: BorrowedFd<'_>, errno: Errno) -> Option<Error> {
-        crate::locator::ring_attach_error(fd, errno)
-    }
-
-    fn by_fdinfo(_address: Locator) -> Result<Box<dyn ReadText<Self>>, NotOpened> {
-        Err(NotOpened::Refused(Reason::NotBuilt(
-            "fdinfo does not show the pages of buffers",
-        )))
     }
 }
 
@@ -134,18 +94,6 @@ impl std::fmt::Debug for Segment {
             .field("offset", &self.offset)
             .field("len", &self.len)
             .finish()
-    }
-}
-
-#[cfg(feature = "serde")]
-impl serde::Serialize for Segment {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeStruct;
-        let mut s = serializer.serialize_struct("Segment", 3)?;
-        s.serialize_field("pfn", &self.pfn())?;
-        s.serialize_field("offset", &self.offset)?;
-        s.serialize_field("len", &self.len)?;
-        s.end()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Records that are lent, and what is known about them.
+//! Records that are lent, and how far they can be trusted.
 
 use std::ops::Deref;
 
@@ -7,8 +7,6 @@ use crate::record::{BufFields, RegisteredBuf};
 
 /// How far the records of a [`Snapshot`] belong together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
 #[non_exhaustive]
 pub enum Consistency {
     /// Read under one hold of the lock (`uring_lock`; of an epoll set
@@ -22,8 +20,8 @@ pub enum Consistency {
     /// again in time for the second pass; [`Consistency::Locked`] excludes
     /// that, too.
     Verified,
-    /// A look without lock or proof. Records may be torn, and of different
-    /// moments. Only ever given when asked for by name, and by fdinfo for an
+    /// Read without lock or proof. Records may be torn, and of different
+    /// moments. Only given when a raw read is asked for, and by fdinfo for an
     /// empty table before Linux 6.18.
     Raw,
 }
@@ -52,7 +50,7 @@ impl std::fmt::Display for Consistency {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 #[must_use]
 pub struct Snapshot<'a, R = RegisteredBuf> {
     pub(crate) records: &'a [R],
@@ -68,12 +66,12 @@ impl<'a, R> Snapshot<'a, R> {
         self.consistency
     }
 
-    /// Who read it; never [`Backend::Auto`].
+    /// The backend that read it.
     pub fn backend(&self) -> Backend {
         self.backend
     }
 
-    /// How often it was tried, at least 1.
+    /// The number of attempts that it took, at least 1.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
@@ -96,5 +94,23 @@ impl<R> Deref for Snapshot<'_, R> {
 
     fn deref(&self) -> &[R] {
         self.records
+    }
+}
+
+impl<'a, R> IntoIterator for Snapshot<'a, R> {
+    type Item = &'a R;
+    type IntoIter = std::slice::Iter<'a, R>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.records.iter()
+    }
+}
+
+impl<'a, R> IntoIterator for &Snapshot<'a, R> {
+    type Item = &'a R;
+    type IntoIter = std::slice::Iter<'a, R>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.records.iter()
     }
 }

@@ -13,7 +13,7 @@ use std::ptr::{self, NonNull};
 
 use libbpf_sys as libbpf;
 
-use super::bpf::{check, check_fd};
+use super::ret::{check, check_fd};
 
 /// The version of libbpf whose loaders are known: the structures below are
 /// those of skel_internal.h, which other versions may have otherwise.

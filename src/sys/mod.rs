@@ -1,19 +1,15 @@
 //! The only `unsafe` of the crate: BPF objects, memory shared with BPF
 //! programs, and the process that waits for a lock in our place.
 //!
-//! Nothing here knows what a ring is.
+//! Nothing here knows what a ring is, and all of it serves the BPF backends.
 
 #![allow(unsafe_code)]
 
-#[cfg(feature = "bpf")]
 pub(crate) mod bpf;
-#[cfg(feature = "bpf")]
 mod fork;
-#[cfg(feature = "bpf")]
+pub(crate) mod link;
 mod loader;
-#[cfg(feature = "bpf")]
 pub(crate) mod observer;
-#[cfg(feature = "bpf")]
+mod ret;
 pub(crate) mod shared;
-#[cfg(feature = "bpf")]
 mod signals;

@@ -255,8 +255,8 @@ pub(crate) fn kernel() -> (u32, u32) {
 }
 
 #[track_caller]
-pub(crate) fn finder(backend: Backend) -> RingFinder {
-    RingFinder::with_backend(backend).unwrap_or_else(|e| panic!("finder {backend}: {e}"))
+pub(crate) fn finder(backend: impl Into<Option<Backend>>) -> RingFinder {
+    RingFinder::with_backend(backend).unwrap_or_else(|e| panic!("finder: {e}"))
 }
 
 /// The rings of a process.

@@ -7,25 +7,31 @@
 use std::fs;
 use std::io;
 
-use crate::backend::fdinfo::reader::is_gone;
-use crate::backend::select::{check_proc, NotOpened};
-use crate::backend::ReadText;
-use crate::error::{Contention, Error, Result};
+use crate::backend::fdinfo::proc::{self, is_gone};
+use crate::backend::reader::{How, Reader};
+use crate::backend::select::NotOpened;
+use crate::choice::Backend;
+use crate::error::{Error, Missed, Result};
 use crate::locator::{Locator, Name, EPOLL};
-use crate::record::Consistency;
-use crate::record::{EpollItem, FileIdentity};
+use crate::record::{BufFields, Consistency, EpollItem, FileIdentity, Snapshot};
+use crate::retry::Retry;
+
+/// Opens an epoll set by its descriptor.
+pub(crate) fn open(locator: Locator) -> Result<Box<dyn Reader<EpollItem>>, NotOpened> {
+    Ok(Box::new(EpollReader::open(locator)?))
+}
 
 /// Reads the items of one epoll set, again and again.
-pub(crate) struct EpollReader {
-    address: Locator,
+struct EpollReader {
+    locator: Locator,
     records: Vec<EpollItem>,
 }
 
 impl EpollReader {
-    pub(crate) fn open(address: Locator) -> Result<Self, NotOpened> {
-        check_proc().map_err(NotOpened::Refused)?;
+    fn open(locator: Locator) -> Result<Self, NotOpened> {
+        proc::check()?;
         let reader = Self {
-            address,
+            locator,
             records: Vec::new(),
         };
         reader.text()?;
@@ -34,8 +40,8 @@ impl EpollReader {
 
     /// The text, with its path.
     fn text(&self) -> Result<(String, String)> {
-        let Name::Epoll { pid, fd } = self.address.name() else {
-            return Err(self.address.gone());
+        let Name::Epoll { pid, fd } = self.locator.name() else {
+            return Err(self.locator.gone());
         };
         let path = format!("/proc/{pid}/fdinfo/{fd}");
         let text = self.judge(&path, fs::read_to_string(&path))?;
@@ -44,36 +50,48 @@ impl EpollReader {
         let link = self.judge(&path_of, fs::read_link(&path_of))?;
         match link.as_os_str() == EPOLL {
             true => Ok((path, text)),
-            false => Err(self.address.gone()),
+            false => Err(self.locator.gone()),
         }
     }
 
     fn judge<T>(&self, path: &str, read: io::Result<T>) -> Result<T> {
-        read.map_err(|e| match e.kind() {
-            _ if is_gone(&e) => self.address.gone(),
-            io::ErrorKind::PermissionDenied => Error::NotPermitted {
-                operation: format!("read {path}"),
-                needs: "be root, have CAP_SYS_PTRACE, or be the user that the process runs as",
-                source: e,
-            },
-            _ => Error::os(format!("read {path}"), e),
+        read.map_err(|e| match is_gone(&e) {
+            true => self.locator.gone(),
+            false => proc::failed(path, e),
         })
+    }
+
+    fn read_once(&mut self) -> Result<(), Missed> {
+        let (path, text) = self.text()?;
+        self.records = parse(&text, &path)?;
+        Ok(())
     }
 }
 
-impl ReadText<EpollItem> for EpollReader {
-    fn name(&self) -> Name {
-        self.address.name()
+impl Reader<EpollItem> for EpollReader {
+    fn backend(&self) -> Backend {
+        Backend::Fdinfo
     }
 
-    fn read(&mut self) -> Result<Result<Consistency, Contention>> {
-        let (path, text) = self.text()?;
-        self.records = parse(&text, &path)?;
-        Ok(Ok(Consistency::Locked))
+    fn locator(&self) -> &Locator {
+        &self.locator
     }
 
-    fn records(&self) -> &[EpollItem] {
-        &self.records
+    fn attach(&mut self, locator: Locator) -> Result<(), NotOpened> {
+        *self = Self::open(locator)?;
+        Ok(())
+    }
+
+    fn read(&mut self, how: How, _slot: u64, retry: &Retry) -> Result<Snapshot<'_, EpollItem>> {
+        let name = self.locator.name();
+        let ((), attempts) = how.bounds(retry).run(name, || self.read_once())?;
+        Ok(Snapshot {
+            records: &self.records,
+            consistency: Consistency::Locked,
+            backend: Backend::Fdinfo,
+            unknown: BufFields::all(),
+            attempts,
+        })
     }
 }
 
@@ -81,7 +99,7 @@ impl ReadText<EpollItem> for EpollReader {
 fn parse(text: &str, origin: &str) -> Result<Vec<EpollItem>> {
     let wrong = |at: usize| {
         let origin = format!("{origin} line {}", at + 1);
-        Error::malformed(origin, "no item of an epoll set")
+        Error::malformed(origin, "not an item of an epoll set")
     };
     let lines = text.lines().enumerate();
     let items = lines.filter(|(_, line)| line.starts_with("tfd:"));

@@ -6,26 +6,26 @@ use crate::record::RegisteredBuf;
 
 /// What a text says of a ring.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RingText {
-    pub(crate) inode: Option<u64>,
-    pub(crate) sq_entries: u32,
-    pub(crate) sq_head: u32,
-    pub(crate) sq_tail: u32,
-    pub(crate) cq_entries: u32,
-    pub(crate) cq_head: u32,
-    pub(crate) cq_tail: u32,
+pub(super) struct RingText {
+    pub(super) inode: Option<u64>,
+    pub(super) sq_entries: u32,
+    pub(super) sq_head: u32,
+    pub(super) sq_tail: u32,
+    pub(super) cq_entries: u32,
+    pub(super) cq_head: u32,
+    pub(super) cq_tail: u32,
     /// The SQPOLL thread, where the text names one.
-    pub(crate) sq_thread: Option<u32>,
-    pub(crate) sq_cpu: Option<u32>,
-    pub(crate) nr_files: u32,
-    pub(crate) nr_bufs: u32,
+    pub(super) sq_thread: Option<u32>,
+    pub(super) sq_cpu: Option<u32>,
+    pub(super) nr_files: u32,
+    pub(super) nr_bufs: u32,
     /// `None` if the kernel left the list out.
-    pub(crate) bufs: Option<Vec<RegisteredBuf>>,
+    pub(super) bufs: Option<Vec<RegisteredBuf>>,
 }
 
 /// What a text is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Text {
+pub(super) enum Text {
     Ring(RingText),
     /// Only the lines that every file has: no ring, or one whose lock was
     /// taken (6.18 and later).
@@ -35,7 +35,7 @@ pub(crate) enum Text {
 }
 
 impl Text {
-    pub(crate) fn inode(&self) -> Option<u64> {
+    pub(super) fn inode(&self) -> Option<u64> {
         match self {
             Self::Ring(ring) => ring.inode,
             Self::Bare { inode } => *inode,
@@ -44,7 +44,7 @@ impl Text {
 }
 
 /// Reads a whole text; `origin` names it in errors.
-pub(crate) fn parse(text: &[u8], page_shift: u8, origin: &str) -> Result<Text> {
+pub(super) fn parse(text: &[u8], page_shift: u8, origin: &str) -> Result<Text> {
     let lines: Vec<&[u8]> = text.split(|&b| b == b'\n').collect();
     let fields = Fields {
         lines: &lines,
@@ -102,7 +102,7 @@ fn parse_bufs(
         }
         let index = bufs.len() as u64;
         let buf = parse_buf(line, index, page_shift)
-            .ok_or_else(|| fields.wrong(at, "no buffer of the expected index"))?;
+            .ok_or_else(|| fields.wrong(at, "not a buffer of the expected index"))?;
         bufs.push(buf);
     }
     match bufs.len() as u64 {
@@ -154,7 +154,10 @@ impl Fields<'_> {
         };
         match number {
             Ok(number) => Ok(Some((at, number))),
-            Err(_) => Err(self.wrong(at, format_args!("{name} no number: {text:?}"))),
+            Err(_) => Err(self.wrong(
+                at,
+                format_args!("{name} is not followed by a number: {text:?}"),
+            )),
         }
     }
 

@@ -50,7 +50,7 @@ fn names(btf: &File) -> io::Result<Vec<u8>> {
     let mut header = Header::default();
     btf.read_exact_at(header.as_mut_bytes(), 0)?;
     if header.magic != MAGIC || header.str_len > MOST {
-        let what = format!("{BTF}: no BTF: magic {:#x}", header.magic);
+        let what = format!("{BTF}: not BTF: magic {:#x}", header.magic);
         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }
     let mut names = vec![0; header.str_len as usize];
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_btf_is_an_error() {
+    fn what_is_not_btf_is_an_error() {
         let file = |header: Header, names: &[u8]| {
             let memory = rustix::fs::memfd_create(c"btf", MemfdFlags::empty());
             let mut file = File::from(memory.unwrap());
@@ -103,7 +103,7 @@ mod tests {
         assert!(names(&file(magic, b"\0one\0"))
             .unwrap_err()
             .to_string()
-            .contains("no BTF"));
+            .contains("not BTF"));
         let long = Header {
             str_len: u32::MAX,
             ..header()

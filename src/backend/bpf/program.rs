@@ -1,8 +1,8 @@
-//! Loads a BPF object with the programs that this kernel takes, and runs them.
+//! Loads a BPF object with the programs that this kernel takes.
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -10,7 +10,8 @@ use std::thread;
 use crate::backend::select::NotOpened;
 use crate::choice::Reason;
 use crate::error::{Error, Result};
-use crate::sys::bpf::{self, LoadError, Loaded, Object, Tasks};
+use crate::sys::bpf::{LoadError, Loaded, Object};
+use crate::sys::link::{self, Tasks};
 
 /// Programs that are loaded together, and what stands for them on kernels
 /// before 6.9.
@@ -21,10 +22,10 @@ pub(crate) struct Forms {
 }
 
 /// Set once a kernel has refused the direct form: it will do so again.
-pub(super) static COMPAT: AtomicBool = AtomicBool::new(false);
+pub(crate) static COMPAT: AtomicBool = AtomicBool::new(false);
 
 /// Cleared once the kernel has refused a loader, and not what libbpf loads.
-pub(super) static FAST: AtomicBool = AtomicBool::new(true);
+pub(crate) static FAST: AtomicBool = AtomicBool::new(true);
 
 /// An object with some programs of it, loaded.
 pub(crate) struct Programs {
@@ -59,10 +60,10 @@ impl Programs {
         Self::load_form(&prepare, names).map_err(refusal)
     }
 
-    /// In a thread that nobody calls: completions of a ring call for the thread that
-    /// has submitted the requests (TWA_SIGNAL), for which the verifier gives up. libbpf
-    /// tries again a few times, takes its own small programs that come to nothing for
-    /// features that the kernel lacks, and what was cut off in a long log for ENOSPC.
+    /// In a thread that gets no signals: completions of a ring signal the thread that
+    /// has submitted the requests (TWA_SIGNAL), and then the verifier gives up. libbpf
+    /// tries again a few times, takes its own small programs that fail so for features
+    /// that the kernel lacks, and a long log that was cut off for ENOSPC.
     fn load_form(
         prepare: &(impl Fn() -> io::Result<Object> + Sync),
         names: &'static [&'static CStr],
@@ -105,7 +106,7 @@ impl Programs {
     pub(crate) fn link(&self, name: &CStr, tasks: Tasks) -> Result<OwnedFd> {
         self.object
             .program_fd(name)
-            .and_then(|program| bpf::link_tasks(program, tasks))
+            .and_then(|program| link::link_tasks(program, tasks))
             .map_err(|e| Error::os("bpf_link_create on a task iterator", e))
     }
 }
@@ -165,27 +166,4 @@ fn refusal(error: LoadError) -> NotOpened {
         source: error.source,
         log: error.log,
     })
-}
-
-/// Runs an iterator to its end, once. The programs write to maps and print
-/// nothing, so a read that gives bytes is an error.
-pub(crate) fn run(link: &OwnedFd) -> Result<()> {
-    let iterator = bpf::new_run(link.as_fd())
-        .map_err(|e| Error::os("bpf_iter_create on a task iterator", e))?;
-    let mut buf = [0u8; 64];
-    loop {
-        match rustix::io::read(&iterator, &mut buf) {
-            Ok(0) => return Ok(()),
-            Ok(n) => {
-                return Err(Error::malformed(
-                    "a task iterator",
-                    format!("{n} bytes of output where there is none"),
-                ))
-            }
-            // EAGAIN: a million files were met without output; it goes on
-            // where it was (bpf_seq_read, kernel/bpf/bpf_iter.c).
-            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
-            Err(e) => return Err(Error::os("read of a task iterator", e)),
-        }
-    }
 }

@@ -1,14 +1,22 @@
-//! Sees the ways in which tasks hold rings.
+//! Searches tasks for the ways in which they hold rings.
 
-use crate::backend::program::{self, Forms, Programs};
-use crate::backend::select::{check_bpf, NotOpened};
-use crate::backend::task_file::page_shift;
+use std::os::fd::AsFd;
+
+use crate::backend::bpf::iterator;
+use crate::backend::bpf::program::{Forms, Programs};
+use crate::backend::bpf::require;
+use crate::backend::bpf::wire;
+use crate::backend::reader::Search;
+use crate::backend::select::NotOpened;
 use crate::error::{Error, Result};
-use crate::find::{Details, Sighting};
-use crate::record::wire;
+use crate::kernel::page_shift;
 use crate::record::Consistency;
-use crate::ring::{Charged, Holder, Pinned, Queue, SetupFlags, SqPoll, Unseen, Via};
-use crate::sys::bpf::{self, Object, Tasks};
+use crate::ring::{
+    Charged, Holder, Pinned, Queue, Ring, Seen, SetupFlags, Sighting, SqPoll, Unseen, UnseenReason,
+    Via,
+};
+use crate::sys::bpf::{self, Object};
+use crate::sys::link::Tasks;
 use crate::sys::observer;
 use crate::sys::shared::Shared;
 
@@ -22,19 +30,19 @@ const FIND: Forms = Forms {
     ],
 };
 
-/// Sees the ways in which tasks hold rings.
+/// Searches tasks for the ways in which they hold rings.
 pub(crate) struct Finder {
     request: Shared<wire::FindRequest>,
     reply: Shared<wire::FindReply>,
     sightings: Shared<wire::RingSighting>,
     capacity: usize,
-    runs: u64,
+    walks: u64,
     programs: Programs,
 }
 
 impl Finder {
     pub(crate) fn open() -> Result<Self, NotOpened> {
-        check_bpf().map_err(NotOpened::Refused)?;
+        require::bpf()?;
         Self::with_capacity(1024)
     }
 
@@ -55,35 +63,19 @@ impl Finder {
             reply: Shared::map(fd(c".bss.reply")?, 1).map_err(fail)?,
             sightings: Shared::map(fd(c"sightings")?, capacity).map_err(fail)?,
             capacity,
-            runs: 0,
+            walks: 0,
             programs,
         })
     }
 
-    /// All sightings, in all processes or in one. Comes back with more room
-    /// as often as there were more of them than room.
-    pub(crate) fn sightings(
-        &mut self,
-        pid: Option<u32>,
-        mappings: bool,
-    ) -> Result<(Vec<Sighting>, Vec<Unseen>)> {
-        loop {
-            let nr = self.run(pid, mappings)?;
-            if let Some(sightings) = self.sightings.get(nr) {
-                return decode(sightings);
-            }
-            self.grow(nr)?;
-        }
-    }
-
-    /// Runs the programs, one after the other into the same map: the number of
+    /// Walks with each program, one after the other into the same map: the number of
     /// sightings.
-    fn run(&mut self, pid: Option<u32>, mappings: bool) -> Result<usize> {
-        self.runs += 1;
+    fn walk(&mut self, pid: Option<u32>, mappings: bool) -> Result<usize> {
+        self.walks += 1;
         let fail = |e| Error::os("use a RingFinder", e);
         self.request
             .write(wire::FindRequest {
-                run: self.runs,
+                run: self.walks,
                 page_shift: page_shift(),
                 pad: [0; 7],
             })
@@ -94,7 +86,7 @@ impl Finder {
         let wanted = all.len() - usize::from(!mappings);
         for name in &all[..wanted] {
             let link = self.programs.link(name, tasks)?;
-            program::run(&link)?;
+            iterator::walk_tasks(link.as_fd())?;
         }
         let nr = self.reply.read().map_err(fail)?.nr;
         Ok(usize::try_from(nr).unwrap_or(usize::MAX))
@@ -118,12 +110,29 @@ impl Finder {
     }
 }
 
-fn decode(raw: &[wire::RingSighting]) -> Result<(Vec<Sighting>, Vec<Unseen>)> {
-    let mut sightings = Vec::with_capacity(raw.len());
-    let mut unseen = Vec::new();
+impl Search for Finder {
+    /// Comes back with more room as often as there were more sightings than room.
+    fn look(&mut self, pid: Option<u32>, mappings: bool) -> Result<Seen> {
+        loop {
+            let nr = self.walk(pid, mappings)?;
+            if let Some(sightings) = self.sightings.get(nr) {
+                return decode(sightings);
+            }
+            self.grow(nr)?;
+        }
+    }
+
+    fn gains_by_another_look(&self) -> bool {
+        true
+    }
+}
+
+fn decode(raw: &[wire::RingSighting]) -> Result<Seen> {
+    let mut seen = Seen::default();
+    seen.sightings.reserve(raw.len());
     let ours = observer::abandoned();
     for (at, row) in raw.iter().enumerate() {
-        // A child of ours that waits for a lock is no holder that counts.
+        // A child of ours that waits for a lock does not count as a holder.
         if ours.contains(&row.pid) {
             continue;
         }
@@ -132,18 +141,12 @@ fn decode(raw: &[wire::RingSighting]) -> Result<(Vec<Sighting>, Vec<Unseen>)> {
             wire::VIA_REGISTERED => Via::Registered(row.fd.unsigned_abs()),
             wire::VIA_MAPPING => Via::Mapping,
             wire::VIA_UNSEEN => {
-                unseen.push(Unseen {
-                    pid: row.pid,
-                    why: "its mappings could not be looked at: its mmap_lock was taken".into(),
-                });
+                seen.unseen.push(unseen(row, UnseenReason::MmapLocked));
                 continue;
             }
             wire::VIA_UNSEEN_FDS => {
-                unseen.push(Unseen {
-                    pid: row.pid,
-                    why: "its descriptors could not be looked at: they changed all the while"
-                        .into(),
-                });
+                seen.unseen
+                    .push(unseen(row, UnseenReason::DescriptorsChanging));
                 continue;
             }
             other => {
@@ -153,9 +156,13 @@ fn decode(raw: &[wire::RingSighting]) -> Result<(Vec<Sighting>, Vec<Unseen>)> {
                 ))
             }
         };
-        sightings.push(decode_one(row, via));
+        seen.sightings.push(decode_one(row, via));
     }
-    Ok((sightings, unseen))
+    Ok(seen)
+}
+
+fn unseen(row: &wire::RingSighting, why: UnseenReason) -> Unseen {
+    Unseen { pid: row.pid, why }
 }
 
 fn decode_one(row: &wire::RingSighting, via: Via) -> Sighting {
@@ -170,15 +177,15 @@ fn decode_one(row: &wire::RingSighting, via: Via) -> Sighting {
             name: wire::comm(&row.comm),
         },
         files: row.files,
-        details: has(wire::RING_DESCRIBED).then(|| details(row)),
+        ring: has(wire::RING_DESCRIBED).then(|| ring(row)),
     }
 }
 
-fn details(row: &wire::RingSighting) -> Details {
+fn ring(row: &wire::RingSighting) -> Ring {
     let page = rustix::param::page_size() as u64;
     let bytes = |pages: u64| pages.saturating_mul(page);
     let has = |flag| row.flags & flag != 0;
-    Details {
+    Ring {
         creator_uid: Some(row.creator_uid),
         flags: Some(SetupFlags::from_bits_retain(row.setup_flags)),
         sq: Some(Queue {
@@ -211,5 +218,6 @@ fn details(row: &wire::RingSighting) -> Details {
             },
             false => Charged::Exempt,
         }),
+        ..Ring::unknown(row.inode)
     }
 }

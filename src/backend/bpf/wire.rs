@@ -1,5 +1,5 @@
-//! What the engine and its BPF programs say to each other. Not public: kernel
-//! addresses occur in it, as keys that are compared and never shown.
+//! The structures by which the backends and their BPF programs speak. Not public:
+//! kernel addresses occur in them, as keys that are compared and never shown.
 
 use std::mem::offset_of;
 

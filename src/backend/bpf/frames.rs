@@ -1,9 +1,8 @@
 //! Page frame numbers on a stock kernel, which shows pointers to `struct page`
 //! and not where their array begins.
 //!
-//! Of a page of our own the number is known by /proc/self/pagemap, and the
-//! pointer by a program. Whoever pagemap does not tell numbers learns none
-//! here.
+//! The number of one of our own pages is known by /proc/self/pagemap, and the
+//! pointer by a program. A caller that pagemap shows no numbers learns none here.
 
 use std::fs::File;
 use std::io;
@@ -14,16 +13,18 @@ use std::sync::OnceLock;
 use rustix::fs::{fstat, ftruncate, memfd_create, MemfdFlags};
 use rustix::io::Errno;
 
-use crate::backend::program::{self, Programs};
+use crate::backend::bpf::iterator;
+use crate::backend::bpf::program::Programs;
+use crate::backend::bpf::wire::{FrameReply, FrameRequest};
 use crate::backend::select::NotOpened;
 use crate::error::{Error, Result};
-use crate::record::wire::{FrameReply, FrameRequest};
-use crate::sys::bpf::{self, Object, Tasks};
+use crate::sys::bpf::{self, Object};
+use crate::sys::link::Tasks;
 use crate::sys::shared::Shared;
 
 /// The address of `struct page` of page frame 0, which is the same until the
-/// next boot; `None` for whom pagemap tells no numbers, and where the array
-/// could not be found or is none.
+/// next boot; `None` for a caller that pagemap shows no numbers, and where the
+/// array was not found or there is none.
 pub(crate) fn page_base() -> Option<u64> {
     static BASE: OnceLock<u64> = OnceLock::new();
     let own = 0u8;
@@ -141,7 +142,7 @@ impl Prober {
             .write(wanted)
             .and_then(|()| reply.write(FrameReply::default()))
             .map_err(fail)?;
-        program::run(&self.link)?;
+        iterator::walk_tasks(self.link.as_fd())?;
         reply.read().map_err(fail)
     }
 }

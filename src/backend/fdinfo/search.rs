@@ -8,13 +8,14 @@ use std::os::unix::fs::MetadataExt;
 use std::thread;
 use std::time::Duration;
 
-use crate::backend::fdinfo::reader::{is_gone, list_consistency, prints_under_lock};
+use crate::backend::fdinfo::proc::{self, is_gone, list_consistency, prints_under_lock};
 use crate::backend::fdinfo::text::{parse, Text};
-use crate::error::{Error, Result};
-use crate::find::{Details, Sighting};
-use crate::ring::{Holder, Pinned, Queue, SqPoll, Unseen, Via};
-
-const RING: &[u8] = b"anon_inode:[io_uring]";
+use crate::backend::reader::Search;
+use crate::backend::select::NotOpened;
+use crate::error::{Error, Permission, Result};
+use crate::kernel;
+use crate::locator::RING;
+use crate::ring::{Holder, Pinned, Queue, Ring, Seen, Sighting, SqPoll, Unseen, UnseenReason, Via};
 
 /// Of one ring, and the pause between two.
 const TRIES: u32 = 5;
@@ -22,40 +23,58 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// Of one search: many rings may be busy.
 const PAUSES: u32 = 100;
 
+/// Opens the search.
+pub(crate) fn open() -> Result<Box<dyn Search>, NotOpened> {
+    proc::check()?;
+    Ok(Box::new(ProcSearch))
+}
+
+struct ProcSearch;
+
+impl Search for ProcSearch {
+    fn look(&mut self, pid: Option<u32>, mappings: bool) -> Result<Seen> {
+        look(pid, mappings)
+    }
+
+    /// The kernel prints sums or does not, and each was asked a few times.
+    fn gains_by_another_look(&self) -> bool {
+        false
+    }
+}
+
 /// All sightings in all processes or in one, and the processes that may not
-/// be looked at.
-pub(crate) fn find(pid: Option<u32>, mappings: bool) -> Result<(Vec<Sighting>, Vec<Unseen>)> {
+/// be searched.
+fn look(pid: Option<u32>, mappings: bool) -> Result<Seen> {
     let pids = match pid {
         Some(pid) => vec![pid],
         None => processes()?,
     };
-    let mut found = Vec::new();
-    let mut unseen = Vec::new();
+    let mut seen = Seen::default();
     let mut known = Known {
         described: HashSet::new(),
         pauses: PAUSES,
     };
     for one in pids {
         match look_at(one, mappings, &mut known) {
-            Ok(sightings) => found.extend(sightings),
+            Ok(sightings) => seen.sightings.extend(sightings),
             Err(e) if is_gone(&e) => {}
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                 if pid.is_some() {
                     return Err(Error::NotPermitted {
                         operation: format!("look at the descriptors of process {one}"),
-                        needs: "be root, have CAP_SYS_PTRACE, or be the user it runs as",
+                        needs: Permission::ReadProc,
                         source: e,
                     });
                 }
-                unseen.push(Unseen {
+                seen.unseen.push(Unseen {
                     pid: one,
-                    why: "its descriptors may not be looked at".into(),
+                    why: UnseenReason::NotPermitted,
                 });
             }
             Err(e) => return Err(Error::os(format!("look at process {one} in /proc"), e)),
         }
     }
-    Ok((found, unseen))
+    Ok(seen)
 }
 
 fn processes() -> Result<Vec<u32>> {
@@ -81,7 +100,7 @@ fn look_at(pid: u32, mappings: bool, known: &mut Known) -> io::Result<Vec<Sighti
     let uid = fs::metadata(&process)?.uid();
     let name = fs::read(format!("{process}/comm"))?;
     let name = String::from_utf8_lossy(name.trim_ascii_end()).into_owned();
-    let sighting = |inode, via, details| Sighting {
+    let sighting = |inode, via, ring| Sighting {
         key: (0, inode),
         holder: Holder {
             pid,
@@ -91,14 +110,14 @@ fn look_at(pid: u32, mappings: bool, known: &mut Known) -> io::Result<Vec<Sighti
             name: name.clone(),
         },
         files: 0,
-        details,
+        ring,
     };
     let mut all = Vec::new();
     let mut held = HashSet::new();
     for entry in fs::read_dir(format!("{process}/fd"))? {
         let path = entry?.path();
-        let is_ring =
-            fs::read_link(&path).is_ok_and(|to| to.as_os_str().as_encoded_bytes() == RING);
+        let is_ring = fs::read_link(&path)
+            .is_ok_and(|to| to.as_os_str().as_encoded_bytes() == RING.as_bytes());
         let fd = path
             .file_name()
             .and_then(|name| name.to_str()?.parse().ok());
@@ -109,11 +128,11 @@ fn look_at(pid: u32, mappings: bool, known: &mut Known) -> io::Result<Vec<Sighti
         let inode = file.ino();
         held.insert(inode);
         // A long list is read once, however many descriptors lead to it.
-        let details = match known.described.insert(inode) {
-            true => Some(describe(pid, fd, &mut known.pauses)),
+        let ring = match known.described.insert(inode) {
+            true => Some(describe(pid, fd, inode, &mut known.pauses)),
             false => None,
         };
-        all.push(sighting(inode, Via::Descriptor(fd), details));
+        all.push(sighting(inode, Via::Descriptor(fd), ring));
     }
     if !mappings {
         return Ok(all);
@@ -128,50 +147,49 @@ fn look_at(pid: u32, mappings: bool, known: &mut Known) -> io::Result<Vec<Sighti
 
 /// The kernel leaves out what it would take the lock for if that is taken, also by
 /// another reader of the text: for a moment, then.
-fn describe(pid: u32, fd: RawFd, pauses: &mut u32) -> Details {
+fn describe(pid: u32, fd: RawFd, inode: u64, pauses: &mut u32) -> Ring {
     for _ in 1..TRIES {
-        let details = read(pid, fd);
-        if details.pinned.is_some() || *pauses == 0 {
-            return details;
+        let ring = read(pid, fd, inode);
+        if ring.pinned.is_some() || *pauses == 0 {
+            return ring;
         }
         *pauses -= 1;
         thread::sleep(PAUSE);
     }
-    read(pid, fd)
+    read(pid, fd, inode)
 }
 
 /// What the text of a descriptor says. A ring of which no more can be learned
 /// (busy, gone, or a text that makes no sense) is a ring all the same.
-fn read(pid: u32, fd: RawFd) -> Details {
+fn read(pid: u32, fd: RawFd, inode: u64) -> Ring {
     let path = format!("/proc/{pid}/fdinfo/{fd}");
-    let page_shift = rustix::param::page_size().trailing_zeros() as u8;
-    let text = fs::read(&path).map(|bytes| parse(&bytes, page_shift, &path));
-    let Ok(Ok(Text::Ring(ring))) = text else {
-        return Details::default();
+    let text = fs::read(&path).map(|bytes| parse(&bytes, kernel::page_shift(), &path));
+    let Ok(Ok(Text::Ring(text))) = text else {
+        return Ring::unknown(inode);
     };
-    Details {
+    Ring {
         sq: Some(Queue {
-            entries: ring.sq_entries,
-            head: ring.sq_head,
-            tail: ring.sq_tail,
+            entries: text.sq_entries,
+            head: text.sq_head,
+            tail: text.sq_tail,
         }),
         cq: Some(Queue {
-            entries: ring.cq_entries,
-            head: ring.cq_head,
-            tail: ring.cq_tail,
+            entries: text.cq_entries,
+            head: text.cq_head,
+            tail: text.cq_tail,
         }),
-        sqpoll: ring.sq_thread.map(|tid| SqPoll {
+        sqpoll: text.sq_thread.map(|tid| SqPoll {
             // Before 6.18 the number is that of the initial pid namespace.
             tid: prints_under_lock().then_some(tid),
-            cpu: ring.sq_cpu,
+            cpu: text.sq_cpu,
         }),
-        nr_bufs: Some(ring.nr_bufs),
-        nr_files: Some(ring.nr_files),
-        pinned: ring
+        nr_bufs: Some(text.nr_bufs),
+        nr_files: Some(text.nr_files),
+        pinned: text
             .bufs
             .as_deref()
             .map(|bufs| Pinned::of(bufs, list_consistency(bufs))),
-        ..Details::default()
+        ..Ring::unknown(inode)
     }
 }
 
@@ -186,7 +204,9 @@ fn mapped(maps: &[u8]) -> Vec<u64> {
                 .filter(|field| !field.is_empty())
                 .collect();
             match fields[..] {
-                [_, _, _, _, inode, RING] => std::str::from_utf8(inode).ok()?.parse().ok(),
+                [_, _, _, _, inode, path] if path == RING.as_bytes() => {
+                    std::str::from_utf8(inode).ok()?.parse().ok()
+                }
                 _ => None,
             }
         })

@@ -14,20 +14,23 @@
 //! the answer of the last walk stands.
 
 use std::ffi::CStr;
+use std::fs::read_link;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use crate::backend::maps::{self, Maps};
-use crate::backend::program::Programs;
+use crate::backend::bpf::descriptor::{self, NoCopy};
+use crate::backend::bpf::maps::{self, Maps};
+use crate::backend::bpf::program::Programs;
+use crate::backend::bpf::reply::{judge, owner};
+use crate::backend::bpf::table::Table;
+use crate::backend::bpf::task_file::walk::Walker;
+use crate::backend::bpf::wire::{Mode, Status, WalkReply, WalkRequest};
 use crate::backend::select::NotOpened;
-use crate::backend::task_file::{outcome, owner, Walker};
 use crate::choice::Backend;
-use crate::error::{Contention, Error, Result};
-use crate::locator::{Locator, NoCopy};
-use crate::record::wire::{Mode, Status, WalkReply, WalkRequest};
-use crate::record::Dumped;
-use crate::sys::bpf;
+use crate::error::{Contention, Error, Limitation, Missed, Operation, Permission, Result};
+use crate::record::Plain;
+use crate::sys::link;
 use crate::sys::observer::{Observer, Outcome};
 
 const PROGRAM: &CStr = c"dump_locked";
@@ -46,40 +49,40 @@ enum Walked {
 }
 
 /// What is needed for walks under the lock; made at the first one.
-pub(crate) struct Locked<R> {
+pub(crate) struct Locked<R: 'static> {
+    table: &'static Table<R>,
     attached: Option<Attached<R>>,
     capacity: usize,
 }
 
 /// The program at the tracepoint, and its maps.
-struct Attached<R> {
+struct Attached<R: 'static> {
     // Dropped first: then nobody writes to the maps but an abandoned observer,
     // whose program keeps them.
     _link: OwnedFd,
     maps: Maps<R>,
 }
 
-impl<R: Dumped> Default for Locked<R> {
-    fn default() -> Self {
+impl<R: Plain> Locked<R> {
+    pub(crate) fn new(table: &'static Table<R>) -> Self {
         Self {
+            table,
             attached: None,
-            capacity: R::ROOM.first,
+            capacity: table.first,
         }
     }
-}
 
-impl<R: Dumped> Locked<R> {
     /// Walks the table under its lock: its size. Comes back by the deadline.
     pub(crate) fn walk(
         &mut self,
         walker: &mut Walker<R>,
         limit: Duration,
-        which: u64,
+        slot: u64,
     ) -> Result<usize> {
         let start = Instant::now();
         let mut missed = 0;
         loop {
-            match self.walk_once(walker, start, limit, which)? {
+            match self.walk_once(walker, start, limit, slot)? {
                 Walked::Whole(nr) => return Ok(nr),
                 Walked::NoRoom(capacity) => self.capacity = capacity,
                 // EINVAL is what the call is for.
@@ -99,18 +102,18 @@ impl<R: Dumped> Locked<R> {
         walker: &mut Walker<R>,
         start: Instant,
         limit: Duration,
-        which: u64,
+        slot: u64,
     ) -> Result<Walked> {
         let ring = copy_descriptor(walker)?;
         // Put back once the answer of its walk stands, so that no later call of
         // somebody else can be taken for that of its observer.
         let mut attached = match self.attached.take() {
             Some(attached) => attached,
-            None => attach(self.capacity)?,
+            None => attach(self.table, self.capacity)?,
         };
         let observer = new_observer(&ring)?;
 
-        let name = walker.address().name();
+        let name = walker.locator().name();
         let mut attempts = 0;
         let contended = |why, attempts| Error::Contended {
             what: name.to_string(),
@@ -120,7 +123,7 @@ impl<R: Dumped> Locked<R> {
         };
         let look = loop {
             attempts += 1;
-            let look = walker.look(Mode::Peek, which)?;
+            let look = walker.peek(slot)?;
             if look.owner == 0 || look.owner_sleeps == 0 {
                 break look;
             }
@@ -131,7 +134,7 @@ impl<R: Dumped> Locked<R> {
             std::thread::sleep(PAUSE);
         };
         let maps = &mut attached.maps;
-        maps.ask(request(walker.address(), which, &observer, &look))?;
+        maps.ask(request(walker, slot, &observer, &look))?;
         let left = limit.saturating_sub(start.elapsed()).max(PAUSE);
         let errno = match observer.run(left) {
             Ok(Outcome::Returned(errno)) => errno,
@@ -151,16 +154,20 @@ impl<R: Dumped> Locked<R> {
             // has left the program out there.
             Some(Status::NotFound) => return Ok(Walked::Missed(errno)),
             Some(Status::TooMany) => {
-                if let Some(capacity) = maps::room_for::<R>(reply.nr_slots as usize) {
+                if let Some(capacity) = maps::room_for(self.table, reply.nr_slots as usize) {
                     return Ok(Walked::NoRoom(capacity));
                 }
             }
             _ => {}
         }
         self.attached = Some(attached);
-        match judge::<R>(walker.address(), which, &reply)? {
+        if reply.status() == Some(Status::NotLocked) {
+            return Err(unsupported(Limitation::TracepointAfterUnlock));
+        }
+        match judge(self.table, walker.locator(), slot, &reply) {
             Ok(nr) => Ok(Walked::Whole(nr)),
-            Err(why) => Err(contended(why, attempts)),
+            Err(Missed::Busy(why)) => Err(contended(why, attempts)),
+            Err(Missed::Failed(error)) => Err(error),
         }
     }
 
@@ -173,67 +180,50 @@ impl<R: Dumped> Locked<R> {
     }
 }
 
-fn attach<R: Dumped>(capacity: usize) -> Result<Attached<R>> {
-    let programs =
-        Programs::load_only(|| maps::open::<R>(capacity), &[PROGRAM]).map_err(|e| match e {
-            NotOpened::Failed(error) => error,
-            NotOpened::Refused(reason) => {
-                unsupported(format!("{reason}; it takes Linux 6.13 or later"))
-            }
-        })?;
+fn attach<R: Plain>(table: &'static Table<R>, capacity: usize) -> Result<Attached<R>> {
+    let programs = Programs::load_only(|| maps::open(table, capacity), &[PROGRAM]);
+    let programs = programs.map_err(|e| match e {
+        NotOpened::Failed(error) => error,
+        NotOpened::Refused(reason) => unsupported(Limitation::ProgramRefused(reason)),
+    })?;
     let object = &programs.object;
     // Mapped before it is attached: what stands in them then asks for nothing.
-    let maps = Maps::of(object, capacity)?;
+    let maps = Maps::of(table, object, capacity)?;
     let link = object
         .program_fd(PROGRAM)
-        .and_then(bpf::link_tracepoint)
+        .and_then(link::link_tracepoint)
         .map_err(|e| not_permitted("attach to the tracepoint io_uring_register", e))?;
     Ok(Attached { _link: link, maps })
 }
 
-fn request(address: &Locator, which: u64, observer: &Observer, look: &WalkReply) -> WalkRequest {
+fn request<R: Plain>(
+    walker: &Walker<R>,
+    slot: u64,
+    observer: &Observer,
+    look: &WalkReply,
+) -> WalkRequest {
     WalkRequest {
         mode: Mode::Locked as u32,
         observer: observer.pid(),
         pidns_level: look.pidns_level,
         pidns: look.pidns,
-        ..address.request(which)
-    }
-}
-
-/// What the program says that has seen the observer's call.
-fn judge<R: Dumped>(
-    address: &Locator,
-    which: u64,
-    reply: &WalkReply,
-) -> Result<Result<usize, Contention>> {
-    match reply.status() {
-        Some(Status::NotLocked) => Err(unsupported(
-            "this kernel's tracepoint io_uring_register fires after the unlock; \
-             Linux 6.13 and later fire it before"
-                .into(),
-        )),
-        _ => outcome::<R>(address, which, reply),
+        ..walker.request(slot)
     }
 }
 
 fn new_observer(ring: &OwnedFd) -> Result<Observer> {
     // A child would become the init of a namespace that has none yet, and end it.
-    let own = std::fs::read_link("/proc/self/ns/pid").ok();
-    if own != std::fs::read_link("/proc/self/ns/pid_for_children").ok() {
-        return Err(unsupported(
-            "children of this process begin a pid namespace of their own (unshare(2)): \
-             fork first"
-                .into(),
-        ));
+    let own = read_link("/proc/self/ns/pid").ok();
+    if own != read_link("/proc/self/ns/pid_for_children").ok() {
+        return Err(unsupported(Limitation::PidNamespaceOfChildren));
     }
     Observer::new(ring.as_fd()).map_err(|e| not_permitted("clone an observer", e))
 }
 
-fn unsupported(why: String) -> Error {
+fn unsupported(why: Limitation) -> Error {
     Error::Unsupported {
         backend: Backend::TaskFile,
-        what: "read under uring_lock",
+        what: Operation::ReadLocked,
         why,
     }
 }
@@ -242,7 +232,7 @@ fn not_permitted(operation: &str, source: io::Error) -> Error {
     match source.kind() {
         io::ErrorKind::PermissionDenied => Error::NotPermitted {
             operation: operation.into(),
-            needs: "a seccomp filter or security module forbids it",
+            needs: Permission::Policy,
             source,
         },
         _ => Error::os(operation, source),
@@ -250,19 +240,16 @@ fn not_permitted(operation: &str, source: io::Error) -> Error {
 }
 
 /// A descriptor of the ring, for as long as one walk takes.
-fn copy_descriptor<R: Dumped>(walker: &mut Walker<R>) -> Result<OwnedFd> {
-    let address = walker.address();
-    let why = match address.copy_descriptor() {
+fn copy_descriptor<R: Plain>(walker: &mut Walker<R>) -> Result<OwnedFd> {
+    let locator = walker.locator();
+    let why = match descriptor::copy(locator) {
         Ok(copy) => return Ok(copy),
         Err(NoCopy::Refused(error)) => return Err(error),
-        Err(NoCopy::Gone) => return Err(address.gone()),
-        Err(NoCopy::OutOfReach) => {
-            "no descriptor of the ring could be copied: it is that of a thread \
-             with descriptors of its own, which takes Linux 6.9"
-        }
-        Err(NoCopy::None) => "that takes a descriptor of the ring, and its holders have none",
+        Err(NoCopy::Gone) => return Err(locator.gone()),
+        Err(NoCopy::OutOfReach) => Limitation::ThreadDescriptors,
+        Err(NoCopy::None) => Limitation::NoDescriptor,
     };
     // Gone, or there and out of reach.
-    walker.look(Mode::Peek, 0)?;
-    Err(unsupported(why.into()))
+    walker.peek(0)?;
+    Err(unsupported(why))
 }

@@ -1,0 +1,49 @@
+//! Everything that is asked by BPF programs, and the one door to it: a build
+//! without the feature `bpf` has `without_bpf.rs` in its place.
+
+mod btf;
+mod descriptor;
+mod descriptors;
+mod frames;
+mod iterator;
+pub(crate) mod link;
+mod maps;
+mod native;
+mod program;
+mod reply;
+mod require;
+mod table;
+mod task_file;
+mod wire;
+
+pub(crate) use descriptors::list as list_descriptors;
+pub(crate) use table::{Table, BUFS, EPOLL, FILES, PAGES};
+
+use crate::backend::reader::{Reader, Search};
+use crate::backend::select::NotOpened;
+use crate::locator::Locator;
+use crate::record::Plain;
+
+/// What reads a table by the iterators of a patched kernel.
+pub(crate) fn native<R: Plain>(
+    table: &'static Table<R>,
+    locator: Locator,
+) -> Result<Box<dyn Reader<R>>, NotOpened> {
+    Ok(Box::new(native::Native::open(table, locator)?))
+}
+
+/// What reads a table by the iterators of a stock kernel.
+pub(crate) fn task_file<R: Plain>(
+    table: &'static Table<R>,
+    locator: Locator,
+) -> Result<Box<dyn Reader<R>>, NotOpened> {
+    Ok(Box::new(task_file::TaskFile::open(table, locator)?))
+}
+
+/// What searches for rings by the iterators of a stock kernel.
+pub(crate) fn search() -> Result<Box<dyn Search>, NotOpened> {
+    Ok(Box::new(task_file::Finder::open()?))
+}
+
+#[cfg(test)]
+mod tests;

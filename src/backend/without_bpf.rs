@@ -1,0 +1,89 @@
+//! Stands for `bpf/` in a build without the feature `bpf`: the same calls, all of
+//! them refused.
+
+use std::marker::PhantomData;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use crate::backend::facts::{Descriptor, LinkInfo};
+use crate::backend::reader::{Reader, Search};
+use crate::backend::select::NotOpened;
+use crate::choice::{Backend, Reason};
+use crate::error::{Error, Missed, Result};
+use crate::locator::{Locator, Name};
+use crate::record::{EpollItem, RegisteredBuf, RegisteredFile, Segment};
+
+/// What BPF would have to know of a table.
+pub(crate) struct Table<R>(PhantomData<fn() -> R>);
+
+pub(crate) const BUFS: Table<RegisteredBuf> = Table(PhantomData);
+pub(crate) const FILES: Table<RegisteredFile> = Table(PhantomData);
+pub(crate) const EPOLL: Table<EpollItem> = Table(PhantomData);
+pub(crate) const PAGES: Table<Segment> = Table(PhantomData);
+
+fn refused<T>() -> Result<T, NotOpened> {
+    Err(NotOpened::Refused(Reason::NotBuilt))
+}
+
+pub(crate) fn native<R>(_: &'static Table<R>, _: Locator) -> Result<Box<dyn Reader<R>>, NotOpened> {
+    refused()
+}
+
+pub(crate) fn task_file<R>(
+    _: &'static Table<R>,
+    _: Locator,
+) -> Result<Box<dyn Reader<R>>, NotOpened> {
+    refused()
+}
+
+pub(crate) fn search() -> Result<Box<dyn Search>, NotOpened> {
+    refused()
+}
+
+pub(crate) fn list_descriptors(_pid: u32) -> Result<Vec<Descriptor>, NotOpened> {
+    refused()
+}
+
+/// Links of native iterators.
+pub(crate) mod link {
+    use super::*;
+
+    fn no_link<T>() -> Result<T> {
+        refused().map_err(|e: NotOpened| e.of(Backend::Native))
+    }
+
+    pub(crate) fn target<R>(_: &'static Table<R>) -> String {
+        String::new()
+    }
+
+    pub(crate) fn attach<R>(_: &'static Table<R>, _: BorrowedFd<'_>) -> Result<OwnedFd> {
+        no_link()
+    }
+
+    pub(crate) fn open_pinned(_: &Path) -> Result<OwnedFd> {
+        no_link()
+    }
+
+    pub(crate) fn pin(_: BorrowedFd<'_>, _: &Path) -> Result<()> {
+        no_link()
+    }
+
+    pub(crate) fn info(_: BorrowedFd<'_>) -> Result<Option<LinkInfo>> {
+        no_link()
+    }
+
+    pub(crate) fn iterate(_: BorrowedFd<'_>, _: Name) -> Result<OwnedFd> {
+        no_link()
+    }
+
+    pub(crate) fn read(_: &OwnedFd, _: &mut [u8], _: Name) -> Result<usize, Missed> {
+        no_link().map_err(Missed::Failed)
+    }
+
+    pub(crate) fn check<R>(_: &'static Table<R>, _: &[R], _: usize) -> Result<(), String> {
+        Err(Error::NoBackend {
+            refusals: Vec::new(),
+        }
+        .to_string())
+    }
+}
