@@ -1,54 +1,42 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * Loops over a table that the verifier of each kernel accepts: may_goto in the
- * main frame (6.9 on), bpf_loop() before that. Nothing here knows what is
- * done with a slot.
- *
- * Two things that look odd are needed. The counter starts from a 0 that the
- * verifier does not know, or it would follow each round by itself. barrier_var()
- * keeps clang from running a second counter whose bound gets lost.
- */
-#ifndef URING_WALK_H
-#define URING_WALK_H
+/* A task, as its reader numbers it, and the rings that it holds without a descriptor. */
+#ifndef URING_TASK_H
+#define URING_TASK_H
 
-#include "ring.h"
-
-u64 zero; /* never written */
-
-/* False when the kernel says that the loop has run for long enough. */
-#define can_loop                                                         \
-	({                                                               \
-		__label__ l_stop, l_done;                                \
-		bool __go = true;                                        \
-		asm volatile goto("may_goto %l[l_stop]" : : : : l_stop); \
-		goto l_done;                                             \
-l_stop:                                                                  \
-		__go = false;                                            \
-l_done:                                                                  \
-		__go;                                                    \
-	})
+#include "load.h"
 
 /*
- * may_goto ends after a quarter of a second (6.15 on), which a large table may
- * take; in a program at a tracepoint even after 65,535 rounds (seen on 6.18).
- * Each call of a function that is not static begins anew: a loop for one of those.
+ * The number of a task in the pid namespace of the reader, and which that is, opaque.
+ * The iterators only show tasks that have one. In one place, and without a look into
+ * struct pid_namespace: of that and struct pid the kernel remembers only the one that
+ * it has met last when a loader asks for it (hash_cands(), kernel/bpf/btf.c), and
+ * looks through all types for the other.
  */
-#define ROUNDS (1 << 15)
+static __noinline __attribute__((unused)) u32 pid_nr_at(struct task_struct *task, u32 level,
+							u64 *ns)
+{
+	struct pid *pid = BPF_CORE_READ(task, thread_pid);
+	u32 nr = 0;
+	u64 upid;
 
-/*
- * for (i = 0; i < nr; i++) body; `i` is nr at the end only if all was done.
- * `max` is a literal by which the verifier knows that `i` has a bound.
- */
-#define for_each_slot_direct(i, nr, max)          \
-	for (i = zero; i < (nr) && can_loop; i++) \
-		if (({                            \
-			    barrier_var(i);       \
-			    i >= (max);           \
-		    }))                           \
-			break;                    \
-		else
+	*ns = 0;
+	if (!pid || BPF_CORE_READ(pid, level) < level)
+		return 0;
+	upid = (u64)pid + bpf_core_field_offset(struct pid, numbers) +
+	       level * bpf_core_type_size(struct upid);
+	bpf_probe_read_kernel(&nr, sizeof(nr),
+			      (void *)upid + bpf_core_field_offset(struct upid, nr));
+	bpf_probe_read_kernel(ns, sizeof(*ns),
+			      (void *)upid + bpf_core_field_offset(struct upid, ns));
+	return nr;
+}
 
-#define ENOENT 2
+static __always_inline u32 reader_level(void)
+{
+	struct task_struct *me = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(me, thread_pid, level);
+}
 
 #define NR_REGISTERED_RINGS 16 /* IO_RINGFD_REG_MAX, io_uring/tctx.h */
 
