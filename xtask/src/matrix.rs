@@ -6,11 +6,11 @@ mod features;
 use std::fs;
 
 use anyhow::{bail, Context as _, Result};
+use xtask_base::run::cmd;
+use xtask_base::{workspace, Flavour};
 
-use crate::kernel::{self, Flavour};
+use crate::kernel;
 use crate::results::{self, Ended, Results};
-use crate::run::cmd;
-use crate::workspace;
 use features::{Cell, Features};
 
 const README: &str = "README.md";

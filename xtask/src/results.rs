@@ -6,8 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{bail, Context as _, Result};
 use serde_json::Value;
-
-use crate::workspace;
+use xtask_base::workspace;
 
 /// The variable that tells the suite where to write.
 pub(crate) const VARIABLE: &str = "URING_SUITE_RESULTS";

@@ -15,9 +15,9 @@ mod unsafe_code;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Result};
+use xtask_base::run::heading;
+use xtask_base::system::{self, Need};
 
-use crate::run::heading;
-use crate::system::{self, Need};
 use crate::{kernel, matrix, results};
 use beside::{Lane, Log};
 use guest::{Spare, SERIES};

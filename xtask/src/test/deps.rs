@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use xtask_base::run::{cmd, line};
+use xtask_base::workspace;
 
 use super::Outcome::{self, NotRun, Passed};
-use crate::run::{cmd, line};
-use crate::workspace;
 
 /// The version of cargo-deny that this repository uses.
 const CARGO_DENY: &str = "0.20.2";

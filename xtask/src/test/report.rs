@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use xtask_base::run::heading;
 
 use super::Outcome::{self, NotRun, Passed};
-use crate::run::heading;
 
 /// The lines of the summary, and their count.
 #[derive(Default)]

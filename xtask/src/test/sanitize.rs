@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use xtask_base::run::{line, Cmd};
+use xtask_base::workspace;
 
 use super::suites::{run_integration, run_kit};
 use super::Outcome::{self, NotRun, Passed};
-use crate::run::{line, Cmd};
-use crate::workspace;
 
 const RUSTFLAGS: &str = "-Zsanitizer=address";
 

@@ -1,10 +1,11 @@
 //! Steps that run the workspace's own tests, or build what only runs elsewhere.
 
 use anyhow::Result;
+use xtask_base::run::{line, Cmd};
+use xtask_base::{system, workspace};
 
 use super::Outcome::{self, NotRun, Passed};
-use crate::run::{line, Cmd};
-use crate::{results, system, workspace};
+use crate::results;
 
 /// A test that has not ended after this long is stuck.
 const LIMIT: &str = "timeout --verbose --kill-after=10 1200";

@@ -6,22 +6,22 @@ use std::fs;
 
 use anyhow::{bail, Context as _, Result};
 
-use super::patches;
+use crate::patches;
 
 /// A file by its lines.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct View {
-    pub(super) lines: Vec<String>,
+pub(crate) struct View {
+    pub(crate) lines: Vec<String>,
     /// The series makes it: the lines are its contents, and else those of patches,
     /// each with its sign, without what is around them.
     added: bool,
 }
 
 /// The files of a series, by name.
-pub(super) type Views = BTreeMap<String, View>;
+pub(crate) type Views = BTreeMap<String, View>;
 
 /// The files that the patches of a series touch.
-pub(super) fn of(series: &str) -> Result<Views> {
+pub(crate) fn of(series: &str) -> Result<Views> {
     let mut views = Views::new();
     for patch in patches::of(series)? {
         let cannot = || format!("cannot read {}", patch.display());

@@ -4,11 +4,12 @@
 use std::path::PathBuf;
 
 use anyhow::{bail, Result};
+use xtask_base::run::{heading, line};
+use xtask_base::workspace;
+use xtask_base::Flavour;
 
-use crate::kernel::{self, Flavour};
-use crate::run::{heading, line};
+use crate::image;
 use crate::vm::{self, Vm};
-use crate::workspace;
 
 /// Seconds for the boot and for kmemleak's scans, which take a quarter of an hour
 /// where an emulated machine is given little of a busy one.
@@ -33,7 +34,7 @@ pub(crate) fn soak(soak: &Soak) -> Result<()> {
     let Soak { minutes, .. } = soak;
     let image = match &soak.image {
         Some(image) => image.clone(),
-        None => kernel::build(&soak.kernel, Flavour::Debug)?,
+        None => image::build(&soak.kernel, Flavour::Debug)?,
     };
     line("cargo test --test integration --no-run").run()?;
     let program = workspace::test_program("integration")?;

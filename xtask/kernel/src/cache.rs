@@ -4,16 +4,29 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
-use rustix::fs::{flock, FlockOperation};
-
-use crate::run::cmd;
+use anyhow::{bail, Context as _, Result};
+use rustix::fs::{flock, statvfs, FlockOperation};
+use xtask_base::run::cmd;
 
 /// The folder for all that is fetched and built.
-pub(super) fn root() -> Result<PathBuf> {
-    let dir = crate::workspace::cache_dir()?.join("kernels");
+pub(crate) fn root() -> Result<PathBuf> {
+    let dir = xtask_base::workspace::cache_dir()?.join("kernels");
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     Ok(dir)
+}
+
+/// Wants so many gigabytes to be free where a folder is.
+pub(crate) fn ensure_room(dir: &Path, wanted: u64, what_for: &str) -> Result<()> {
+    let cannot = || format!("cannot ask how much is free in {}", dir.display());
+    let disk = statvfs(dir).with_context(cannot)?;
+    let free = disk.f_bavail * disk.f_frsize / 1_000_000_000;
+    if free < wanted {
+        bail!(
+            "{what_for} needs {wanted} GB, and {free} GB are free in {}",
+            dir.display()
+        );
+    }
+    Ok(())
 }
 
 /// Keeps other runs out of a folder until it is dropped.
@@ -54,7 +67,7 @@ pub(crate) fn sha256(files: &[PathBuf]) -> Result<Vec<String>> {
 }
 
 /// SHA-256 of a text.
-pub(super) fn sha256_of(text: &str) -> Result<String> {
+pub(crate) fn sha256_of(text: &str) -> Result<String> {
     let mut file = tempfile::NamedTempFile::new().context("no temporary file")?;
     file.write_all(text.as_bytes())
         .context("cannot write a temporary file")?;

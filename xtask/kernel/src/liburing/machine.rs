@@ -6,9 +6,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context as _, Result};
+use xtask_base::Flavour;
 
 use super::outcome::{Outcome, Outcomes};
-use crate::kernel::Flavour;
 use crate::vm::{self, Vm};
 
 const GUEST: &str = include_str!("guest.sh");

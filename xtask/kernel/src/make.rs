@@ -10,8 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context as _, Result};
-
-use crate::run::{cmd, Cmd};
+use xtask_base::run::{cmd, Cmd};
 
 /// How often a line of progress is shown.
 const PROGRESS: Duration = Duration::from_secs(20);
@@ -32,12 +31,12 @@ fn make(tree: &Path, build: &Path) -> Cmd {
 }
 
 /// Makes a quick target without showing anything, unless it fails.
-pub(super) fn quietly(tree: &Path, build: &Path, target: &str) -> Result<String> {
+pub(crate) fn quietly(tree: &Path, build: &Path, target: &str) -> Result<String> {
     make(tree, build).arg(target).read()
 }
 
 /// Makes one object, with an argument to make; gives all that is said.
-pub(super) fn object(tree: &Path, build: &Path, argument: &str, object: &str) -> Result<String> {
+pub(crate) fn object(tree: &Path, build: &Path, argument: &str, object: &str) -> Result<String> {
     let made = make(tree, build).args([argument, object]).merged();
     let made = made.output()?;
     let said = String::from_utf8_lossy(&made.stdout).into_owned();
@@ -48,7 +47,7 @@ pub(super) fn object(tree: &Path, build: &Path, argument: &str, object: &str) ->
 }
 
 /// Makes targets; everything that is said goes to `log`. Gives the warnings.
-pub(super) fn run(tree: &Path, build: &Path, targets: &[&str], log: &Path) -> Result<Vec<String>> {
+pub(crate) fn run(tree: &Path, build: &Path, targets: &[&str], log: &Path) -> Result<Vec<String>> {
     let jobs = thread::available_parallelism().map_or(1, usize::from);
     let command = make(tree, build).arg(format!("-j{jobs}")).args(targets);
     println!("$ {}", command.shown());

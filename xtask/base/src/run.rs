@@ -4,30 +4,30 @@
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{bail, Context as _, Result};
 
 /// A heading of the output.
-pub(crate) fn heading(title: &str) {
+pub fn heading(title: &str) {
     println!("\n== {title}");
 }
 
 /// Shows a command line.
-pub(crate) fn echo(line: &str) {
+pub fn echo(line: &str) {
     println!("$ {line}");
 }
 
 /// A program to run in the workspace root, with nothing on its standard input.
-pub(crate) struct Cmd {
+pub struct Cmd {
     command: Command,
     /// Settings in front of the program, as a shell would take them.
     prefix: String,
 }
 
 /// A command from its words.
-pub(crate) fn cmd<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Cmd {
+pub fn cmd<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Cmd {
     let mut words = words.into_iter();
     let program = words.next().expect("a command has a first word");
     let mut command = Command::new(program.as_ref());
@@ -39,25 +39,31 @@ pub(crate) fn cmd<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Cmd {
 }
 
 /// A command from a line whose words hold no spaces.
-pub(crate) fn line(line: &str) -> Cmd {
+pub fn line(line: &str) -> Cmd {
     cmd(line.split_whitespace())
 }
 
 impl Cmd {
     /// Adds an argument.
-    pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.command.arg(arg);
         self
     }
 
     /// Adds arguments.
-    pub(crate) fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
         self.command.args(args);
         self
     }
 
+    /// Adds another command's words: what this one is to start.
+    pub fn then(self, other: &Cmd) -> Self {
+        let program = other.command.get_program().to_owned();
+        self.arg(program).args(other.command.get_args())
+    }
+
     /// Sets a variable of the environment.
-    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         let value = value.as_ref();
         let _ = write!(self.prefix, "{name}={} ", quote(value));
         self.command.env(name, value);
@@ -65,20 +71,20 @@ impl Cmd {
     }
 
     /// Replaces PATH, which is too long to show.
-    pub(crate) fn with_path(mut self, path: &OsStr) -> Self {
+    pub fn with_path(mut self, path: &OsStr) -> Self {
         self.command.env("PATH", path);
         self
     }
 
     /// Runs in another folder.
-    pub(crate) fn dir(mut self, dir: &std::path::Path) -> Self {
+    pub fn dir(mut self, dir: &std::path::Path) -> Self {
         self.prefix = format!("cd {} && {}", quote(dir.as_os_str()), self.prefix);
         self.command.current_dir(dir);
         self
     }
 
     /// The command as a line for a shell.
-    pub(crate) fn shown(&self) -> String {
+    pub fn shown(&self) -> String {
         let mut line = self.prefix.clone() + &quote(self.command.get_program());
         for arg in self.command.get_args() {
             line.push(' ');
@@ -88,13 +94,13 @@ impl Cmd {
     }
 
     /// Shows the command, runs it, and wants it to succeed.
-    pub(crate) fn run(self) -> Result<()> {
+    pub fn run(self) -> Result<()> {
         echo(&self.shown());
         self.end_with(0)
     }
 
     /// The same, with everything that is shown in a file; wants this exit status.
-    pub(crate) fn run_into(mut self, mut log: &File, status: i32) -> Result<()> {
+    pub fn run_into(mut self, mut log: &File, status: i32) -> Result<()> {
         let cannot = "cannot write the log";
         writeln!(log, "$ {}", self.shown()).context(cannot)?;
         self.command.stdout(log.try_clone().context(cannot)?);
@@ -113,8 +119,28 @@ impl Cmd {
         }
     }
 
+    /// Runs it, shows what it prints, and gives the last line of that.
+    pub fn last_line(mut self) -> Result<String> {
+        let shown = self.shown();
+        let cannot = || format!("cannot run `{shown}`");
+        self.command.stdout(Stdio::piped());
+        let mut child = self.command.spawn().with_context(cannot)?;
+        let output = child.stdout.take().with_context(cannot)?;
+        let mut last = None;
+        for line in BufReader::new(output).lines() {
+            let line = line.with_context(cannot)?;
+            println!("{line}");
+            last = Some(line);
+        }
+        let status = child.wait().with_context(cannot)?;
+        if !status.success() {
+            bail!("`{shown}`: {status}");
+        }
+        last.with_context(|| format!("`{shown}` printed nothing"))
+    }
+
     /// What the command prints on its standard output, without showing anything.
-    pub(crate) fn read(self) -> Result<String> {
+    pub fn read(self) -> Result<String> {
         let shown = self.shown();
         let output = self.output()?;
         if !output.status.success() {
@@ -125,14 +151,14 @@ impl Cmd {
     }
 
     /// Runs it without showing anything, whatever its end.
-    pub(crate) fn output(mut self) -> Result<Output> {
+    pub fn output(mut self) -> Result<Output> {
         let shown = self.shown();
         let output = self.command.output();
         output.with_context(|| format!("cannot start `{shown}`"))
     }
 
     /// The same with standard error in standard output, in the order it was written.
-    pub(crate) fn merged(self) -> Self {
+    pub fn merged(self) -> Self {
         let mut merged = cmd(["sh", "-c", r#"exec "$@" 2>&1"#, "sh"]);
         merged.command.arg(self.command.get_program());
         merged.command.args(self.command.get_args());
@@ -150,7 +176,7 @@ impl Cmd {
     }
 
     /// Whether the command is there and succeeds, without showing anything.
-    pub(crate) fn succeeds(mut self) -> bool {
+    pub fn succeeds(mut self) -> bool {
         self.command.stdout(Stdio::null()).stderr(Stdio::null());
         self.command.status().is_ok_and(|status| status.success())
     }

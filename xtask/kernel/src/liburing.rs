@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::{anyhow, bail, Context as _, Result};
+use xtask_base::run::heading;
+use xtask_base::Flavour;
 
-use crate::kernel::{self, Flavour};
-use crate::run::heading;
+use crate::image;
 use crate::vm;
 use list::{List, LIST};
 use outcome::{differences, Outcome, Outcomes};
@@ -43,8 +44,8 @@ pub(crate) fn liburing(liburing: &Liburing) -> Result<bool> {
     let images = match liburing.images.as_deref() {
         Some([unpatched, patched]) => [unpatched.clone(), patched.clone()],
         _ => [
-            kernel::build_unpatched(&liburing.kernel, Flavour::Plain)?,
-            kernel::build(&liburing.kernel, Flavour::Plain)?,
+            image::build_unpatched(&liburing.kernel, Flavour::Plain)?,
+            image::build(&liburing.kernel, Flavour::Plain)?,
         ],
     };
     let mut kernels = [("unpatched", &images[0]), ("patched", &images[1])]

@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context as _, Result};
 use clap::ValueEnum as _;
+use xtask_base::run::{heading, line};
+use xtask_base::workspace;
+use xtask_base::Flavour;
 
-use super::{cache, image, patches, Change, Flavour};
-use crate::run::{heading, line};
+use crate::image::{self, Change};
 use crate::vm::{self, Vm};
-use crate::workspace;
+use crate::{cache, patches};
 
 /// What runs in the guest, without a `--runner`: PROGRAM is the crate's own trials.
 const TRIALS: &str = "URING_SUITE_NATIVE=1 URING_SUITE_STRESS=10 RUST_BACKTRACE=0 PROGRAM";
@@ -63,7 +65,11 @@ pub(crate) fn faults(series: &str, only: &[String], runner: Option<&str>) -> Res
         if !names.is_empty() {
             heading(&format!("no fault, {}", flavour.name()));
             let names: Vec<&str> = names.into_iter().collect();
-            tests.must_pass(&image(series, *flavour, Change::Series)?, *flavour, &names)?;
+            tests.must_pass(
+                &image::image(series, *flavour, Change::Series)?,
+                *flavour,
+                &names,
+            )?;
         }
     }
 
@@ -71,7 +77,7 @@ pub(crate) fn faults(series: &str, only: &[String], runner: Option<&str>) -> Res
     for fault in faults.iter().filter(guarded) {
         heading(&fault.name);
         let test = tests.guarding(fault).unwrap_or_default();
-        let verdict = match image(series, fault.flavour, Change::Fault(&fault.patch)) {
+        let verdict = match image::image(series, fault.flavour, Change::Fault(&fault.patch)) {
             Ok(image) => tests.run(&image, fault.flavour, &[test], &fault.name)?,
             Err(error) => Verdict::Unclear(format!("{error:#}")),
         };
@@ -156,7 +162,9 @@ impl Tests {
     fn must_pass(&self, image: &Path, flavour: Flavour, names: &[&str]) -> Result<()> {
         if let Self::Trials(program) = self {
             for name in names {
-                let listed = crate::run::cmd([program]).args(["--list", name]).read()?;
+                let listed = xtask_base::run::cmd([program])
+                    .args(["--list", name])
+                    .read()?;
                 if listed.trim().is_empty() {
                     bail!("no trial matches {name:?}");
                 }

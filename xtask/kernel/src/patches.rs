@@ -7,8 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context as _, Result};
-
-use crate::run::cmd;
+use xtask_base::run::cmd;
 
 /// Untouched copies of what patches change, beside the tree.
 const ORIGINALS: &str = "originals";
@@ -16,12 +15,12 @@ const ORIGINALS: &str = "originals";
 const TOUCHED: &str = "touched";
 
 /// The patches of a series, in order; a cover letter is none.
-pub(super) fn of(series: &str) -> Result<Vec<PathBuf>> {
+pub(crate) fn of(series: &str) -> Result<Vec<PathBuf>> {
     in_folder(&Path::new("kernel").join(series))
 }
 
 /// The patches in a folder, in order; none if there is no such folder.
-pub(super) fn in_folder(dir: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn in_folder(dir: &Path) -> Result<Vec<PathBuf>> {
     if !dir.exists() {
         return Ok(Vec::new());
     }
@@ -49,7 +48,7 @@ const BESIDE: [&str; 4] = [
 
 /// What a patch changes in a kernel: without what is said above the change, and
 /// without what is beside the kernel.
-pub(super) fn change_of(patch: &Path) -> Result<String> {
+pub(crate) fn change_of(patch: &Path) -> Result<String> {
     let text =
         fs::read_to_string(patch).with_context(|| format!("cannot read {}", patch.display()))?;
     Ok(change(&text))
@@ -77,7 +76,7 @@ fn change(text: &str) -> String {
 }
 
 /// The files that a patch changes, makes or removes.
-pub(super) fn touched_by(patch: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn touched_by(patch: &Path) -> Result<Vec<PathBuf>> {
     // A patch may hold bytes that are no UTF-8, in another line.
     let bytes = fs::read(patch).with_context(|| format!("cannot read {}", patch.display()))?;
     Ok(touched(&String::from_utf8_lossy(&bytes)))
@@ -97,7 +96,7 @@ fn touched(text: &str) -> Vec<PathBuf> {
 
 /// Brings the tree in `home` to the state after these patches, and no others.
 /// Says how many files it wrote or removed. Wants the home's lock.
-pub(super) fn bring_to(home: &Path, patches: &[PathBuf]) -> Result<usize> {
+pub(crate) fn bring_to(home: &Path, patches: &[PathBuf]) -> Result<usize> {
     let tree = home.join("linux");
     let originals = home.join(ORIGINALS);
     let list = home.join(TOUCHED);

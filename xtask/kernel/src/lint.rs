@@ -6,12 +6,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use xtask_base::run::cmd;
+use xtask_base::Flavour;
 
-use super::{config, make, Flavour};
-use crate::run::cmd;
+use crate::{config, make};
 
 /// Compiles single files, in a build folder of its own, and remembers what was said.
-pub(super) struct Linter {
+pub(crate) struct Linter {
     tree: PathBuf,
     build: PathBuf,
     /// What was said of a file when it was last looked at, by kind.
@@ -41,9 +42,9 @@ impl Kind {
 
 impl Linter {
     /// Wants the tree without any patch.
-    pub(super) fn new(series: &str, home: &Path, tree: &Path) -> Result<Self> {
+    pub(crate) fn new(series: &str, home: &Path, tree: &Path) -> Result<Self> {
         let build = home.join("check-lint");
-        config::configure(tree, &build, &Flavour::Plain.fragments(series))?;
+        config::configure(tree, &build, &config::fragments(series, Flavour::Plain))?;
         Ok(Self {
             tree: tree.to_owned(),
             build,
@@ -56,7 +57,7 @@ impl Linter {
 
     /// Notes what is said of C files before a patch changes them, and the rest of
     /// what it touches.
-    pub(super) fn look_before(&mut self, files: &[PathBuf], touched: &[PathBuf]) -> Result<()> {
+    pub(crate) fn look_before(&mut self, files: &[PathBuf], touched: &[PathBuf]) -> Result<()> {
         self.touched = touched.to_vec();
         self.made = files.to_vec();
         self.made.retain(|file| !self.tree.join(file).exists());
@@ -74,17 +75,17 @@ impl Linter {
 
     /// Whether kbuild has left sparse out (scripts/checker-valid.sh): it says so, and
     /// goes on.
-    pub(super) fn has_no_sparse(&self) -> bool {
+    pub(crate) fn has_no_sparse(&self) -> bool {
         self.no_sparse
     }
 
     /// gcc's warnings that are new; `None` where there is no file to compile.
-    pub(super) fn new_warnings(&mut self, files: &[PathBuf]) -> Result<Option<Vec<String>>> {
+    pub(crate) fn new_warnings(&mut self, files: &[PathBuf]) -> Result<Option<Vec<String>>> {
         self.fresh(Kind::W1, files)
     }
 
     /// The same for sparse.
-    pub(super) fn new_sparse(&mut self, files: &[PathBuf]) -> Result<Option<Vec<String>>> {
+    pub(crate) fn new_sparse(&mut self, files: &[PathBuf]) -> Result<Option<Vec<String>>> {
         self.fresh(Kind::Sparse, files)
     }
 
@@ -130,7 +131,7 @@ fn is_of_any(line: &str, files: &[PathBuf]) -> bool {
 }
 
 /// The C files of the kernel proper: what kbuild compiles.
-pub(super) fn kernel_c_files(files: &[PathBuf]) -> Vec<PathBuf> {
+pub(crate) fn kernel_c_files(files: &[PathBuf]) -> Vec<PathBuf> {
     let wanted = |file: &&PathBuf| {
         file.extension().is_some_and(|extension| extension == "c") && is_of_kernel(file)
     };
@@ -138,7 +139,7 @@ pub(super) fn kernel_c_files(files: &[PathBuf]) -> Vec<PathBuf> {
 }
 
 /// Whether a kernel is another with other contents of some of these files.
-pub(super) fn is_compiled(files: &[PathBuf]) -> bool {
+pub(crate) fn is_compiled(files: &[PathBuf]) -> bool {
     files.iter().any(|file| is_of_kernel(file))
 }
 
@@ -154,7 +155,7 @@ fn is_of_kernel(file: &Path) -> bool {
 }
 
 /// What checkpatch has to say.
-pub(super) fn checkpatch(tree: &Path, patch: &Path) -> Result<Vec<String>> {
+pub(crate) fn checkpatch(tree: &Path, patch: &Path) -> Result<Vec<String>> {
     let said = cmd(["perl", "scripts/checkpatch.pl"])
         .args(["--strict", "--no-signoff", "--terse", "--no-summary"])
         .arg(fs::canonicalize(patch)?)

@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context as _, Result};
+use xtask_base::run::cmd;
+use xtask_base::{system, workspace};
 
 use super::list::{Source, LIST};
-use crate::kernel::{apt::Apt, cache};
-use crate::run::cmd;
-use crate::{system, workspace};
+use crate::apt::Apt;
+use crate::cache;
 
 /// The folder with the programs, `NAME.t` each; built if they are not there.
 pub(super) fn programs(source: &Source) -> Result<PathBuf> {

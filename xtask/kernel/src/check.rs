@@ -5,12 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use xtask_base::run::heading;
+use xtask_base::system;
 
-use super::lint::{self, Linter};
-use super::source::Source;
-use super::{cache, config, make, patches};
-use crate::run::heading;
-use crate::system;
+use crate::lint::{self, Linter};
+use crate::source::Source;
+use crate::{cache, config, make, patches};
 
 /// A column of the table.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -1,7 +1,7 @@
 //! Where things are, as cargo tells it.
 
-use std::env;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -9,25 +9,67 @@ use serde_json::Value;
 use crate::run::line;
 
 /// The library's package.
-pub(crate) const LIBRARY: &str = "uring-bpf-iter";
+pub const LIBRARY: &str = "uring-bpf-iter";
 
 /// Makes the workspace root the current folder: every path is relative to it.
-pub(crate) fn enter() -> Result<()> {
-    // Cargo sets it for what it runs: right also when the clone has moved.
-    let xtask = env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into());
-    let root = Path::new(&xtask)
-        .parent()
-        .context("xtask/ has no parent folder")?;
-    env::set_current_dir(root).with_context(|| format!("cannot enter {}", root.display()))
+pub fn enter() -> Result<()> {
+    let root = find()?;
+    env::set_current_dir(&root).with_context(|| format!("cannot enter {}", root.display()))
 }
 
-/// The workspace root.
-pub(crate) fn root() -> Result<PathBuf> {
+/// The workspace root, from wherever a person stands.
+pub fn find() -> Result<PathBuf> {
+    // Cargo sets it for what it runs: right also when the clone has moved.
+    let member = env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into());
+    let member = Path::new(&member);
+    let root = member
+        .ancestors()
+        .find(|dir| dir.join("Cargo.lock").exists());
+    let root = root.with_context(|| format!("no Cargo.lock in or above {}", member.display()))?;
+    Ok(root.to_owned())
+}
+
+/// The workspace root, which has been entered.
+pub fn root() -> Result<PathBuf> {
     env::current_dir().context("the current folder is gone")
 }
 
+/// The folders of all members, relative to the root.
+pub fn members() -> Result<Vec<PathBuf>> {
+    let metadata = metadata("--no-deps")?;
+    let root = root()?;
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let folders = packages.map(|package| {
+        let manifest = Path::new(text(package, "manifest_path")?);
+        let folder = manifest.parent().context("a manifest without a folder")?;
+        Ok(folder.strip_prefix(&root).unwrap_or(folder).to_owned())
+    });
+    folders.collect()
+}
+
+/// The Rust sources in a folder of the workspace, sorted; without what builds leave.
+pub fn sources_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let cannot = || format!("cannot read {}", folder.display());
+    for entry in fs::read_dir(folder).with_context(cannot)? {
+        let path = entry.with_context(cannot)?.path();
+        let path = path.strip_prefix(".").map_or(path.clone(), Path::to_owned);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if path.is_dir() {
+            // Cargo marks its folders, whatever they are called.
+            if !name.starts_with('.') && !path.join("CACHEDIR.TAG").exists() {
+                found.extend(sources_in(&path)?);
+            }
+        } else if name.ends_with(".rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
 /// The folder for build products; relative where it lies in the workspace.
-pub(crate) fn target_dir() -> Result<PathBuf> {
+pub fn target_dir() -> Result<PathBuf> {
     let metadata = metadata("--no-deps")?;
     let dir = text(&metadata, "target_directory")?;
     Ok(Path::new(dir)
@@ -37,19 +79,19 @@ pub(crate) fn target_dir() -> Result<PathBuf> {
 }
 
 /// The program of the library's tests of this name, compiled, as cargo names it.
-pub(crate) fn test_program(name: &str) -> Result<PathBuf> {
+pub fn test_program(name: &str) -> Result<PathBuf> {
     let said = line("cargo test --no-run --message-format=json --test").arg(name);
     program_in(&said.read()?, name, "test")
 }
 
 /// The program of the library's unit tests, built.
-pub(crate) fn unit_tests() -> Result<PathBuf> {
+pub fn unit_tests() -> Result<PathBuf> {
     let said = line("cargo test --no-run --message-format=json --lib");
     program_in(&said.read()?, &LIBRARY.replace('-', "_"), "lib")
 }
 
 /// The program of the library's benchmarks of this name, optimised.
-pub(crate) fn bench_program(name: &str) -> Result<PathBuf> {
+pub fn bench_program(name: &str) -> Result<PathBuf> {
     let said = line("cargo bench --no-run --message-format=json --bench").arg(name);
     program_in(&said.read()?, name, "bench")
 }
@@ -65,7 +107,7 @@ fn program_in(said: &str, name: &str, kind: &str) -> Result<PathBuf> {
 }
 
 /// The folder for what is kept between clones: `XDG_CACHE_HOME` or what stands for it.
-pub(crate) fn cache_dir() -> Result<PathBuf> {
+pub fn cache_dir() -> Result<PathBuf> {
     let cache = env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty());
     let cache = match cache {
         Some(cache) => PathBuf::from(cache),
@@ -78,17 +120,17 @@ pub(crate) fn cache_dir() -> Result<PathBuf> {
 }
 
 /// The library's version.
-pub(crate) fn version() -> Result<String> {
+pub fn version() -> Result<String> {
     field_of(&metadata("--no-deps")?, LIBRARY, "version")
 }
 
 /// The oldest Rust that the library promises to build with.
-pub(crate) fn msrv() -> Result<String> {
+pub fn msrv() -> Result<String> {
     field_of(&metadata("--no-deps")?, LIBRARY, "rust_version")
 }
 
 /// The folder of a dependency's source.
-pub(crate) fn source_of(package: &str) -> Result<PathBuf> {
+pub fn source_of(package: &str) -> Result<PathBuf> {
     let metadata = metadata(&format!("--filter-platform {}", host()?))?;
     let manifest = field_of(&metadata, package, "manifest_path")?;
     let dir = Path::new(&manifest).parent();
@@ -96,7 +138,7 @@ pub(crate) fn source_of(package: &str) -> Result<PathBuf> {
 }
 
 /// The target triple of this machine.
-pub(crate) fn host() -> Result<String> {
+pub fn host() -> Result<String> {
     let version = line("rustc -vV").read()?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
     Ok(host.context("`rustc -vV` names no host")?.to_owned())

@@ -6,10 +6,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context as _, Result};
+use xtask_base::run::{cmd, heading};
 
-use super::source;
-use super::view::{self, View, Views};
-use crate::run::{cmd, heading};
+use crate::source;
+use crate::view::{self, View, Views};
 
 /// The series that the others are compared with.
 const BASE: &str = "6.12";

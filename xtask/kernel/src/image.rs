@@ -1,32 +1,16 @@
-//! `cargo xtask kernel`: kernels from Debian's source packages and the patches in
+//! `cargo xtask kernel build`: kernels from Debian's source packages and the patches in
 //! kernel/, kept outside the clone under a name made of everything they are made from.
-
-pub(crate) mod apt;
-pub(crate) mod cache;
-mod check;
-mod compare;
-mod config;
-mod faults;
-mod lint;
-mod make;
-mod patches;
-mod source;
-mod view;
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use xtask_base::run::line;
+use xtask_base::{system, Flavour, VMLINUX};
 
-pub(crate) use check::{check, Column};
-pub(crate) use compare::compare;
-pub(crate) use faults::faults;
-pub(crate) use source::series;
-
-use crate::run::line;
-use crate::system;
-use source::Source;
+use crate::source::Source;
+use crate::{cache, config, make, patches};
 
 /// To be counted up when this code makes another kernel of the same inputs.
 const RECIPE: u32 = 1;
@@ -34,46 +18,9 @@ const RECIPE: u32 = 1;
 /// Gigabytes for what a build makes, and for the source if it is not there yet.
 const ROOM: u64 = 5;
 
-/// The kernel as it was linked: of flavour kcore, beside the image.
-pub(crate) const VMLINUX: &str = "vmlinux";
-
-/// What a kernel is for.
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Flavour {
-    /// For numbers: no lock or memory checking.
-    Plain,
-    /// For truth: lockdep, KASAN, kmemleak and the like.
-    Debug,
-    /// For programs that read its memory: `/proc/kcore`, and vmlinux beside the image.
-    Kcore,
-}
-
-impl Flavour {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Plain => "plain",
-            Self::Debug => "debug",
-            Self::Kcore => "kcore",
-        }
-    }
-
-    /// The configuration's fragments, in order: what all series share, and what is
-    /// the series' own.
-    fn fragments(self, series: &str) -> Vec<PathBuf> {
-        let shared: &[&str] = match self {
-            Self::Plain => &["kernel/config.plain"],
-            Self::Debug => &["kernel/config.plain", "kernel/config.debug"],
-            Self::Kcore => &["kernel/config.plain", "kernel/config.kcore"],
-        };
-        let own = Path::new("kernel").join(series).join("config");
-        let shared = shared.iter().map(PathBuf::from);
-        shared.chain(own.exists().then_some(own)).collect()
-    }
-}
-
 /// What is changed in the source.
 #[derive(Clone, Copy)]
-enum Change<'a> {
+pub(crate) enum Change<'a> {
     None,
     Series,
     /// The series, and a further patch on top.
@@ -90,11 +37,9 @@ pub(crate) fn build_unpatched(series: &str, flavour: Flavour) -> Result<PathBuf>
     image(series, flavour, Change::None)
 }
 
-/// Whether the cache has a kernel.
-pub(crate) fn cached(series: &str, flavour: Flavour) -> Result<bool> {
-    Ok(Recipe::of(series, flavour, Change::Series)?
-        .image()?
-        .exists())
+/// Where the cache has a kernel, or will have it.
+pub(crate) fn path(series: &str, flavour: Flavour) -> Result<PathBuf> {
+    Recipe::of(series, flavour, Change::Series)?.image()
 }
 
 /// How a kernel is made.
@@ -114,7 +59,7 @@ impl Recipe {
             Change::None => Vec::new(),
             Change::Series | Change::Fault(_) => patches::of(series)?,
         };
-        let mut inputs = inputs(&source, &patches, &flavour.fragments(series))?;
+        let mut inputs = inputs(&source, &patches, &config::fragments(series, flavour))?;
         if let Change::Fault(fault) = change {
             let change = patches::change_of(fault)?;
             let _ = writeln!(inputs, "fault {}", cache::sha256_of(&change)?);
@@ -137,7 +82,8 @@ impl Recipe {
     }
 }
 
-fn image(series: &str, flavour: Flavour, change: Change<'_>) -> Result<PathBuf> {
+/// The same of any change.
+pub(crate) fn image(series: &str, flavour: Flavour, change: Change<'_>) -> Result<PathBuf> {
     let recipe = Recipe::of(series, flavour, change)?;
     let image = recipe.image()?;
     if image.exists() {
@@ -157,12 +103,12 @@ fn image(series: &str, flavour: Flavour, change: Change<'_>) -> Result<PathBuf> 
     );
     let build = home.join(format!("build-{}", flavour.name()));
     if !build.exists() {
-        system::ensure_room(&home, ROOM, "building a kernel")?;
+        cache::ensure_room(&home, ROOM, "building a kernel")?;
     }
     let tree = recipe.source.tree(&home)?;
     let changed = patches::bring_to(&home, &recipe.patches)?;
     println!("{changed} source files changed since the last build");
-    config::configure(&tree, &build, &flavour.fragments(series))?;
+    config::configure(&tree, &build, &config::fragments(series, flavour))?;
     let log = home.join(format!("build-{}.log", flavour.name()));
     make::run(&tree, &build, &["bzImage"], &log)?;
     let kept = image.parent().context("an image has a folder")?;

@@ -5,14 +5,14 @@ mod needs;
 
 use std::path::Path;
 
-use anyhow::{bail, Context as _, Result};
+use anyhow::{bail, Result};
 
 use crate::run::{cmd, line};
 
-pub(crate) use needs::*;
+pub use needs::*;
 
 /// Something that the machine must have.
-pub(crate) struct Need {
+pub struct Need {
     /// Debian's package.
     package: &'static str,
     /// What the package is for.
@@ -23,7 +23,7 @@ pub(crate) struct Need {
 }
 
 /// Installs what is missing, or says what to install.
-pub(crate) fn ensure<'a>(needs: impl IntoIterator<Item = &'a Need>) -> Result<()> {
+pub fn ensure<'a>(needs: impl IntoIterator<Item = &'a Need>) -> Result<()> {
     let missing = missing(needs);
     if missing.is_empty() {
         println!("every package that is needed is here");
@@ -33,7 +33,7 @@ pub(crate) fn ensure<'a>(needs: impl IntoIterator<Item = &'a Need>) -> Result<()
 }
 
 /// The same, with nothing to say where nothing is missing.
-pub(crate) fn ensure_quietly(needs: &[Need]) -> Result<()> {
+pub fn ensure_quietly(needs: &[Need]) -> Result<()> {
     let missing = missing(needs);
     if missing.is_empty() {
         return Ok(());
@@ -62,22 +62,8 @@ fn install(missing: Vec<&Need>) -> Result<()> {
     bail!("installed, and still not usable: {}", names(&still));
 }
 
-/// Wants so many gigabytes to be free where a folder is.
-pub(crate) fn ensure_room(dir: &Path, wanted: u64, what_for: &str) -> Result<()> {
-    let cannot = || format!("cannot ask how much is free in {}", dir.display());
-    let disk = rustix::fs::statvfs(dir).with_context(cannot)?;
-    let free = disk.f_bavail * disk.f_frsize / 1_000_000_000;
-    if free < wanted {
-        bail!(
-            "{what_for} needs {wanted} GB, and {free} GB are free in {}",
-            dir.display()
-        );
-    }
-    Ok(())
-}
-
 /// Fetches apt's lists anew; does nothing where that cannot be done.
-pub(crate) fn apt_update() -> Result<()> {
+pub fn apt_update() -> Result<()> {
     match apt_get() {
         Some(mut apt) => {
             apt.push("update");
@@ -114,7 +100,7 @@ fn apt_get() -> Option<Vec<&'static str>> {
 }
 
 /// Whether this process has user id 0.
-pub(crate) fn is_root() -> bool {
+pub fn is_root() -> bool {
     line("id -u").read().is_ok_and(|id| id.trim() == "0")
 }
 
@@ -143,7 +129,7 @@ fn pkg_config(arguments: &str) -> bool {
 }
 
 /// One line on the machine, for reports.
-pub(crate) fn describe() -> String {
+pub fn describe() -> String {
     let say = |words: &str| {
         let said = line(words).read().unwrap_or_default();
         said.lines().next().unwrap_or("unknown").to_owned()

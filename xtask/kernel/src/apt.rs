@@ -6,9 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context as _, Result};
-
-use crate::run::{line, Cmd};
-use crate::system;
+use xtask_base::run::{line, Cmd};
+use xtask_base::system;
 
 /// Debian's own keys, where its package of them puts them.
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -24,7 +23,7 @@ pub(crate) enum Apt {
 impl Apt {
     /// The machine's own lists, or those of another suite of the same mirror, to be
     /// kept in a folder; they may not have been fetched yet.
-    pub(super) fn of(suite: Option<&str>, dir: &Path) -> Result<Self> {
+    pub(crate) fn of(suite: Option<&str>, dir: &Path) -> Result<Self> {
         let Some(suite) = suite else {
             return Ok(Self::Machine);
         };
@@ -69,14 +68,14 @@ impl Apt {
     }
 
     /// What there is of a package, for a person: `None` if nothing.
-    pub(super) fn offered(&self, package: &str) -> Option<String> {
+    pub(crate) fn offered(&self, package: &str) -> Option<String> {
         let said = self.command("apt-cache madison").arg(package).read();
         let said = said.unwrap_or_default();
         Some(said.trim_end().to_owned()).filter(|said| !said.is_empty())
     }
 
     /// Version and SHA-256 of the newest package of a name.
-    pub(super) fn newest(&self, package: &str) -> Option<(String, String)> {
+    pub(crate) fn newest(&self, package: &str) -> Option<(String, String)> {
         let shown = self
             .command("apt-cache show --no-all-versions")
             .arg(package);
@@ -86,7 +85,7 @@ impl Apt {
     }
 
     /// The names of all packages of kernel sources.
-    pub(super) fn kernels(&self) -> Vec<String> {
+    pub(crate) fn kernels(&self) -> Vec<String> {
         let search = "apt-cache search --names-only ^linux-source-[0-9.]+$";
         let found = self.command(search).read().unwrap_or_default();
         let names = found.lines().filter_map(|line| line.split(' ').next());

@@ -4,7 +4,7 @@ use super::{header, pkg_config, Need};
 use crate::run::line;
 
 /// For building the library with its BPF backends.
-pub(crate) const BUILD: &[Need] = &[
+pub const BUILD: &[Need] = &[
     Need {
         package: "gcc",
         why: "compiles libbpf, links everything",
@@ -44,7 +44,7 @@ pub(crate) const BUILD: &[Need] = &[
 ];
 
 /// For rebuilding the BPF objects.
-pub(crate) const BPF: &[Need] = &[
+pub const BPF: &[Need] = &[
     Need {
         package: "clang-19",
         why: "compiles the BPF programs",
@@ -60,7 +60,7 @@ pub(crate) const BPF: &[Need] = &[
 ];
 
 /// For checking the format of the BPF sources.
-pub(crate) const CLANG_FORMAT: &[Need] = &[Need {
+pub const CLANG_FORMAT: &[Need] = &[Need {
     package: "clang-format-19",
     why: "checks the format of the BPF sources",
     elsewhere: "LLVM 19 with `clang-format-19` in PATH",
@@ -68,7 +68,7 @@ pub(crate) const CLANG_FORMAT: &[Need] = &[Need {
 }];
 
 /// For building kernels.
-pub(crate) const KERNEL: &[Need] = &[
+pub const KERNEL: &[Need] = &[
     Need {
         package: "gcc",
         why: "compiles the kernel",
@@ -144,7 +144,7 @@ pub(crate) const KERNEL: &[Need] = &[
 ];
 
 /// For checking patches: more than building them takes.
-pub(crate) const KERNEL_CHECK: &[Need] = &[Need {
+pub const KERNEL_CHECK: &[Need] = &[Need {
     package: "sparse",
     why: "checks address spaces and lock annotations",
     elsewhere: "sparse (Fedora, Arch)",
@@ -152,7 +152,7 @@ pub(crate) const KERNEL_CHECK: &[Need] = &[Need {
 }];
 
 /// For liburing's test programs, beside what kernels need.
-pub(crate) const LIBURING: &[Need] = &[Need {
+pub const LIBURING: &[Need] = &[Need {
     package: "dpkg-dev",
     why: "dpkg-source: unpacks liburing's source package",
     elsewhere: "dpkg-dev (Fedora), dpkg (Arch)",
@@ -160,7 +160,7 @@ pub(crate) const LIBURING: &[Need] = &[Need {
 }];
 
 /// For a peer in the benchmarks that comes from PyPI.
-pub(crate) const DRGN: &[Need] = &[Need {
+pub const DRGN: &[Need] = &[Need {
     package: "python3-venv",
     why: "python3 with venv and pip: fetches drgn, to be measured beside",
     elsewhere: "python3 (Fedora, Arch)",
@@ -168,7 +168,7 @@ pub(crate) const DRGN: &[Need] = &[Need {
 }];
 
 /// For virtual machines.
-pub(crate) const VM: &[Need] = &[
+pub const VM: &[Need] = &[
     Need {
         package: "qemu-system-x86",
         why: "the virtual machine",
@@ -190,7 +190,7 @@ pub(crate) const VM: &[Need] = &[
 ];
 
 /// For the integration tests.
-pub(crate) const SUITE: &[Need] = &[
+pub const SUITE: &[Need] = &[
     Need {
         package: "util-linux",
         why: "unshare, setpriv: namespaces and users for the tests",

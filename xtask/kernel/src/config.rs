@@ -6,12 +6,26 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context as _, Result};
+use xtask_base::run::cmd;
+use xtask_base::Flavour;
 
-use super::make;
-use crate::run::cmd;
+use crate::make;
+
+/// The fragments of a flavour, in order: what all series share, and what is the
+/// series' own.
+pub(crate) fn fragments(series: &str, flavour: Flavour) -> Vec<PathBuf> {
+    let shared: &[&str] = match flavour {
+        Flavour::Plain => &["kernel/config.plain"],
+        Flavour::Debug => &["kernel/config.plain", "kernel/config.debug"],
+        Flavour::Kcore => &["kernel/config.plain", "kernel/config.kcore"],
+    };
+    let own = Path::new("kernel").join(series).join("config");
+    let shared = shared.iter().map(PathBuf::from);
+    shared.chain(own.exists().then_some(own)).collect()
+}
 
 /// Configures a build folder.
-pub(super) fn configure(tree: &Path, build: &Path, fragments: &[PathBuf]) -> Result<()> {
+pub(crate) fn configure(tree: &Path, build: &Path, fragments: &[PathBuf]) -> Result<()> {
     fs::create_dir_all(build).with_context(|| format!("cannot make {}", build.display()))?;
     make::quietly(tree, build, "tinyconfig")?;
     let config = build.join(".config");

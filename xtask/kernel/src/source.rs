@@ -5,28 +5,28 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context as _, Result};
+use xtask_base::run::cmd;
 
-use super::apt::Apt;
-use super::cache;
-use crate::run::cmd;
+use crate::apt::Apt;
+use crate::cache;
 
 /// The list of sources.
 const SOURCES: &str = "kernel/sources";
 
 /// A line of the list.
 #[derive(Clone)]
-pub(super) struct Source {
-    pub(super) series: String,
+pub(crate) struct Source {
+    pub(crate) series: String,
     /// `None`: one that the machine's apt follows.
     suite: Option<String>,
     package: String,
     version: String,
-    pub(super) sha256: String,
+    pub(crate) sha256: String,
 }
 
 impl Source {
     /// The source of a series.
-    pub(super) fn of(series: &str) -> Result<Self> {
+    pub(crate) fn of(series: &str) -> Result<Self> {
         let sources = all()?;
         let known: Vec<&str> = sources.iter().map(|source| &*source.series).collect();
         let known = known.join(", ");
@@ -35,7 +35,7 @@ impl Source {
     }
 
     /// The folder of this source in the cache.
-    pub(super) fn home(&self) -> Result<PathBuf> {
+    pub(crate) fn home(&self) -> Result<PathBuf> {
         let name = format!("{}-{}", self.series, &self.sha256[..12]);
         let home = cache::root()?.join(name);
         fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
@@ -43,7 +43,7 @@ impl Source {
     }
 
     /// The source tree, fetched and unpacked if it is not there. Wants the home's lock.
-    pub(super) fn tree(&self, home: &Path) -> Result<PathBuf> {
+    pub(crate) fn tree(&self, home: &Path) -> Result<PathBuf> {
         let tree = home.join("linux");
         if tree.exists() {
             return Ok(tree);
