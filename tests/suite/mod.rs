@@ -3,9 +3,9 @@
 
 pub(crate) mod inner;
 mod oracle;
-pub(crate) mod results;
-pub(crate) mod run;
-pub(crate) mod slowest;
+mod results;
+mod run;
+mod slowest;
 
 use std::sync::{PoisonError, RwLock};
 use std::time::Instant;
@@ -55,6 +55,7 @@ mod finding;
 mod holders;
 mod instructions;
 mod kernel_bufs;
+mod limits;
 mod long_hold;
 mod memory;
 mod namespaces;
@@ -125,11 +126,19 @@ pub(crate) fn trials() -> Vec<Trial> {
         examples_epoll::trials(),
         examples_exit::trials(),
         types::trials(),
+        limits::trials(),
         warm::trials(),
     ]
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// What is left to do when all trials have ended, or one of them is over its limit.
+pub(crate) fn finish() {
+    slowest::print();
+    results::report();
+    run::clean_up();
 }
 
 fn trial(
@@ -145,7 +154,7 @@ fn trial(
     Trial::ignorable_test(name, move || {
         let timed = || {
             let start = Instant::now();
-            let outcome = body();
+            let outcome = limits::within(&shown, body);
             slowest::note(&shown, start.elapsed());
             outcome
         };

@@ -12,7 +12,7 @@ mod style;
 mod suites;
 mod unsafe_code;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{bail, Result};
 use xtask_base::run::heading;
@@ -22,6 +22,13 @@ use crate::{kernel, matrix, results};
 use beside::{Lane, Log};
 use guest::{Spare, SERIES};
 use report::Report;
+
+/// So many of the slowest trials are named at the end.
+const SLOWEST: usize = 10;
+
+/// All steps are to be over by then on two cores, with every kernel in the cache: what
+/// takes longer belongs into `cargo xtask soak`, or a command of its own.
+const BUDGET: Duration = Duration::from_secs(75 * 60);
 
 /// Which steps to run.
 #[derive(Default, clap::Args)]
@@ -151,7 +158,7 @@ fn chosen(choice: &Choice, known: &[String], start: Instant) -> Result<Vec<Step>
 
 /// Runs the steps that are asked for; says whether none failed.
 pub(crate) fn test(choice: &Choice) -> Result<bool> {
-    let start = Instant::now();
+    let (start, began) = (Instant::now(), SystemTime::now());
     let steps = chosen(choice, &kernel::series()?, start)?;
     let left_out = |step: &Step| choice.host_only && matches!(step.run, Beside(_));
     let (left_out, steps): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(left_out);
@@ -197,7 +204,8 @@ pub(crate) fn test(choice: &Choice) -> Result<bool> {
             },
         );
     }
-    Ok(report.sum_up(start.elapsed()))
+    let trials = results::slowest(began, SLOWEST)?;
+    Ok(report.sum_up(start.elapsed(), &trials))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::vm::{self, Vm};
 use crate::{cache, patches};
 
 /// What runs in the guest, without a `--runner`: PROGRAM is the crate's own trials.
-const TRIALS: &str = "URING_SUITE_NATIVE=1 URING_SUITE_STRESS=10 RUST_BACKTRACE=0 PROGRAM";
+const TRIALS: &str = "URING_SUITE_NATIVE=1 URING_SUITE_STRESS=10 URING_SUITE_LIMIT_FACTOR=4 RUST_BACKTRACE=0 PROGRAM";
 
 /// Seconds for a guest: some faults make a test wait for ever.
 const LIMIT: u32 = 600;

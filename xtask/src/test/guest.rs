@@ -10,7 +10,7 @@ use xtask_base::{workspace, Flavour};
 
 use super::beside::Log;
 use super::Outcome::{self, NotRun, Passed};
-use super::{skips, step, Run::Beside, Step};
+use super::{skips, step, suites, Run::Beside, Step, BUDGET};
 use crate::{kernel, results};
 
 /// The series whose kernels are always tested.
@@ -33,6 +33,8 @@ struct Machine {
     limit: u64,
     /// Seconds that each stress of the suite takes.
     stress: u32,
+    /// How many times as long as on a real machine a trial may take.
+    slow: u32,
     /// Only trials whose names contain this.
     filter: Option<&'static str>,
 }
@@ -44,6 +46,7 @@ const PLAIN: Machine = Machine {
     memory: "4G",
     limit: 1800,
     stress: 10,
+    slow: 4,
     filter: None,
 };
 
@@ -57,6 +60,7 @@ const DEBUG: Machine = Machine {
     memory: "3G",
     limit: 2400,
     stress: 60,
+    slow: 8,
     filter: Some("native_"),
 };
 
@@ -68,8 +72,6 @@ pub(super) struct Spare {
 }
 
 impl Spare {
-    /// All steps are to be over by then.
-    const END: Duration = Duration::from_secs(80 * 60);
     /// Thrice what a machine usually takes on two cores.
     const ENOUGH: Duration = Duration::from_secs(20 * 60);
 
@@ -90,7 +92,7 @@ impl Spare {
     }
 
     fn left(self) -> Duration {
-        Self::END.saturating_sub(self.start.elapsed())
+        BUDGET.saturating_sub(self.start.elapsed())
     }
 }
 
@@ -197,6 +199,7 @@ fn suite(log: &Log, series: &str, machine: Machine) -> Result<Outcome> {
         .env(results::VARIABLE, results::fresh(&name)?)
         .env("URING_SUITE_NATIVE", "1")
         .env("URING_SUITE_STRESS", machine.stress.to_string())
+        .env(suites::LIMIT_FACTOR, machine.slow.to_string())
         // Whose file and line cost seconds each: the guest reads them slowly.
         .env("RUST_BACKTRACE", "0");
     if machine.filter.is_none() {

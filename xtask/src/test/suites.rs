@@ -7,6 +7,9 @@ use xtask_base::{system, workspace};
 use super::Outcome::{self, NotRun, Passed};
 use crate::results;
 
+/// The variable with a factor for the time limits of trials (tests/suite/limits.rs).
+pub(super) const LIMIT_FACTOR: &str = "URING_SUITE_LIMIT_FACTOR";
+
 /// A test that has not ended after this long is stuck.
 const LIMIT: &str = "timeout --verbose --kill-after=10 1200";
 
