@@ -4,6 +4,7 @@
 mod beside;
 mod deps;
 mod guest;
+mod language;
 mod package;
 mod report;
 mod sanitize;
@@ -102,6 +103,7 @@ fn here() -> Vec<Step> {
     vec![
         step("fmt", "Rust format", &[], Here(style::fmt)),
         step("clang-format", "BPF format", &[system::CLANG_FORMAT], Here(style::clang_format)),
+        step("language", "texts in plain English", &[], Here(language::check)),
         step("bpf", "BPF objects match their sources", &[system::BPF], Here(style::bpf)),
         step("series", "series of patches differ as meant", &[], Here(style::series)),
         step("unsafe", "unsafe only in its two places", BUILD, Here(unsafe_code::check)),
