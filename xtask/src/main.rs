@@ -2,6 +2,7 @@
 //! Only the command line is here; each command has a module of its own, or is one of
 //! the package in xtask/kernel.
 
+mod api;
 mod bench;
 mod bpf;
 mod demo;
@@ -10,16 +11,18 @@ mod matrix;
 mod results;
 mod scratch;
 mod test;
+mod tools;
 mod vm;
 
 use std::env;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{bail, Result};
 use clap::Parser;
 use xtask_base::{run, system, workspace};
 
+use api::Compared;
 use bench::Bench;
 
 /// The commands of this repository.
@@ -59,6 +62,14 @@ enum Xtask {
         /// Put the table into README.md.
         #[arg(long)]
         write: bool,
+    },
+    /// Write the public API of the library to tests/api.txt.
+    ///
+    /// `cargo xtask test` compares it, so that each change of the API is seen in git.
+    Api {
+        /// Compare only.
+        #[arg(long)]
+        check: bool,
     },
     /// Build the BPF objects that are committed in bpf/.
     Bpf {
@@ -105,6 +116,12 @@ fn run(command: Xtask) -> Result<ExitCode> {
         Xtask::Test(choice) => test::test(&choice)?,
         Xtask::Bench(bench) => bench::bench(&bench).map(|()| true)?,
         Xtask::Matrix { write } => matrix::matrix(write)?,
+        Xtask::Api { check: false } => api::accept().map(|()| true)?,
+        Xtask::Api { check: true } => match api::compare()? {
+            Compared::Same => true,
+            Compared::NotMade(why) => bail!("not compared: {why}"),
+            Compared::Different(how) => bail!(how),
+        },
         Xtask::Bpf { check: false } => bpf::build().map(|()| true)?,
         Xtask::Bpf { check: true } => bpf::check().map(|()| true)?,
         Xtask::Kernel | Xtask::Vm | Xtask::Soak | Xtask::Liburing => {

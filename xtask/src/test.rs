@@ -109,6 +109,7 @@ fn here() -> Vec<Step> {
         step("unsafe", "unsafe only in its two places", BUILD, Here(unsafe_code::check)),
         step("clippy", "clippy, for every feature set", BUILD, Here(style::clippy)),
         step("doc", "documentation", BUILD, Here(style::doc)),
+        step("api", "public API as it is listed", BUILD, Here(style::api)),
         step("no-native", "library without native libraries", &[], Here(package::without_native_libraries)),
         step("unit", "unit and doc tests", BUILD, Here(suites::unit)),
         step("no-features", "unit tests, features off", &[], Here(suites::no_features)),

@@ -1,5 +1,6 @@
 //! Where things are, as cargo tells it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
@@ -129,6 +130,31 @@ pub fn msrv() -> Result<String> {
     field_of(&metadata("--no-deps")?, LIBRARY, "rust_version")
 }
 
+/// The library's features that do not bring this one with them, and are not it.
+pub fn features_without(feature: &str) -> Result<Vec<String>> {
+    let features = features_of(&metadata("--no-deps")?)?;
+    Ok(without(&features, feature))
+}
+
+/// The library's features, each with what it turns on.
+fn features_of(metadata: &Value) -> Result<BTreeMap<String, Vec<String>>> {
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let mut library = packages.filter(|package| package["name"] == LIBRARY);
+    let features = library.next().map(|package| package["features"].clone());
+    let features = features.with_context(|| format!("{LIBRARY} is not in the workspace"))?;
+    serde_json::from_value(features).context("`cargo metadata` gives no features")
+}
+
+fn without(features: &BTreeMap<String, Vec<String>>, feature: &str) -> Vec<String> {
+    fn brings(all: &BTreeMap<String, Vec<String>>, from: &str, wanted: &str) -> bool {
+        let on = all.get(from).into_iter().flatten();
+        from == wanted || on.into_iter().any(|next| brings(all, next, wanted))
+    }
+    let names = features.keys();
+    let names = names.filter(|name| !brings(features, name, feature));
+    names.cloned().collect()
+}
+
 /// The folder of a dependency's source.
 pub fn source_of(package: &str) -> Result<PathBuf> {
     let metadata = metadata(&format!("--filter-platform {}", host()?))?;
@@ -164,4 +190,24 @@ fn field_of(metadata: &Value, package: &str, field: &str) -> Result<String> {
 fn text<'a>(value: &'a Value, field: &str) -> Result<&'a str> {
     let text = value[field].as_str();
     text.with_context(|| format!("`cargo metadata` gives no {field}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without;
+
+    #[test]
+    fn features_that_bring_another_are_left_out() {
+        let features = [
+            ("a", vec!["b", "dep:x"]),
+            ("b", vec!["c"]),
+            ("c", vec![]),
+            ("d", vec![]),
+        ];
+        let features = features.map(|(name, on)| {
+            let on = on.into_iter().map(str::to_owned).collect();
+            (name.to_owned(), on)
+        });
+        assert_eq!(without(&features.into(), "c"), ["d"]);
+    }
 }

@@ -3,7 +3,8 @@
 use anyhow::{bail, Result};
 use xtask_base::run::{cmd, line};
 
-use super::Outcome::{self, Passed};
+use super::Outcome::{self, NotRun, Passed};
+use crate::api::{self, Compared};
 use crate::{bpf, kernel};
 
 /// The library's feature sets besides the default: BPF off and on, serde on.
@@ -51,6 +52,14 @@ pub(super) fn clippy() -> Result<Outcome> {
             .run()?;
     }
     Ok(Passed)
+}
+
+pub(super) fn api() -> Result<Outcome> {
+    match api::compare()? {
+        Compared::Same => Ok(Passed),
+        Compared::NotMade(why) => Ok(NotRun(why)),
+        Compared::Different(how) => bail!(how),
+    }
 }
 
 pub(super) fn doc() -> Result<Outcome> {
