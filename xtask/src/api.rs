@@ -19,6 +19,9 @@ const TOOL: &str = "0.52.0";
 /// The list.
 const LIST: &str = "tests/api.txt";
 
+/// What its first line begins with; the rest says what has made it.
+const HEAD: &str = "# Written by `cargo xtask api`, with ";
+
 /// The feature that must change nothing.
 const BPF: &str = "bpf";
 
@@ -37,7 +40,7 @@ pub(crate) enum Compared {
 /// Writes the list.
 pub(crate) fn accept() -> Result<()> {
     let (with, without) = lists()?;
-    let text = head()? + &with.join("\n") + "\n";
+    let text = format!("{HEAD}{}\n{}\n", makers()?, with.join("\n"));
     fs::write(LIST, text).with_context(|| format!("cannot write {LIST}"))?;
     println!("{LIST} has {} items: look at what git shows", with.len());
     let change = difference(&with, &without);
@@ -54,11 +57,11 @@ pub(crate) fn compare() -> Result<Compared> {
         return Ok(Compared::Different(what));
     }
     let listed = fs::read_to_string(LIST).with_context(|| format!("cannot read {LIST}"))?;
-    let (recorded, head) = (listed.lines().next().unwrap_or_default(), head()?);
-    if recorded != head.trim_end() {
+    let first = listed.lines().next().unwrap_or_default();
+    let (recorded, here) = (first.strip_prefix(HEAD).unwrap_or_default(), makers()?);
+    if recorded != here {
         return Ok(Compared::NotMade(format!(
-            "{LIST} says \"{recorded}\", and here it would say \"{}\"",
-            head.trim_end()
+            "{LIST} is of {recorded}, and this is {here}"
         )));
     }
     let listed: Vec<String> = listed.lines().skip(1).map(str::to_owned).collect();
@@ -81,13 +84,10 @@ pub(crate) fn compare() -> Result<Compared> {
     })
 }
 
-/// The first line of the list: another rustc may print the same items in another way.
-fn head() -> Result<String> {
+/// What makes the list: another rustc may print the same items in another way.
+fn makers() -> Result<String> {
     let rustc = line("rustc --version").read()?;
-    let rustc = rustc.trim_end();
-    Ok(format!(
-        "# By {rustc} and cargo-public-api {TOOL}; `cargo xtask api` writes it.\n"
-    ))
+    Ok(format!("{} and cargo-public-api {TOOL}", rustc.trim_end()))
 }
 
 /// The items with all features, and with all but `bpf`.
