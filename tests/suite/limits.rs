@@ -81,7 +81,7 @@ pub(super) fn within(trial: &str, body: impl FnOnce() -> Outcome) -> Outcome {
     });
     let (start, limit) = (Instant::now(), limit_of(trial));
     running().insert(trial.to_owned(), (start, limit));
-    let _listed = Listed(trial);
+    let _listed = Listed(trial, start);
     let outcome = body();
     let took = start.elapsed();
     if took > limit {
@@ -90,12 +90,13 @@ pub(super) fn within(trial: &str, body: impl FnOnce() -> Outcome) -> Outcome {
     outcome
 }
 
-/// Takes a trial off the list, also when it panics.
-struct Listed<'a>(&'a str);
+/// Takes a trial off the list, and notes its time, also when it panics.
+struct Listed<'a>(&'a str, Instant);
 
 impl Drop for Listed<'_> {
     fn drop(&mut self) {
         running().remove(self.0);
+        slowest::note(self.0, self.1.elapsed());
     }
 }
 

@@ -8,7 +8,6 @@ mod run;
 mod slowest;
 
 use std::sync::{PoisonError, RwLock};
-use std::time::Instant;
 
 use libtest_mimic::{Completion, Failed, Trial};
 
@@ -152,22 +151,17 @@ fn trial(
     let name = format!("{topic}::{test}");
     let shown = name.clone();
     Trial::ignorable_test(name, move || {
-        let timed = || {
-            let start = Instant::now();
-            let outcome = limits::within(&shown, body);
-            slowest::note(&shown, start.elapsed());
-            outcome
-        };
+        let limited = || limits::within(&shown, body);
         results::note(&shown, || {
             need_root()?;
             match company {
                 Company::Any => {
                     let _with_others = TRIALS.read().unwrap_or_else(PoisonError::into_inner);
-                    timed()
+                    limited()
                 }
                 Company::Alone => {
                     let _alone = TRIALS.write().unwrap_or_else(PoisonError::into_inner);
-                    timed()
+                    limited()
                 }
             }
         })

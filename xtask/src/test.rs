@@ -28,7 +28,7 @@ use report::Report;
 const SLOWEST: usize = 10;
 
 /// All steps are to be over by then on two cores, with every kernel in the cache: what
-/// takes longer belongs into `cargo xtask soak`, or a command of its own.
+/// takes longer belongs in `cargo xtask soak`, or in a separate command.
 const BUDGET: Duration = Duration::from_secs(75 * 60);
 
 /// Which steps to run.
