@@ -201,7 +201,24 @@ fn quote(word: &OsStr) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::cmd;
+    use super::{cmd, line};
+
+    #[test]
+    fn the_last_line_of_what_is_printed_is_an_answer() {
+        let said = |script: &str| line("sh -c").arg(script).last_line();
+        assert_eq!(said("echo a; echo b c").unwrap(), "b c");
+        assert!(said("echo a; exit 3").is_err());
+        assert!(said("true").is_err());
+    }
+
+    #[test]
+    fn a_command_may_start_another() {
+        let inner = cmd(["echo", "a b"]);
+        assert_eq!(
+            line("nice -n 1").then(&inner).shown(),
+            "nice -n 1 echo 'a b'"
+        );
+    }
 
     #[test]
     fn a_shown_command_can_be_typed() {
