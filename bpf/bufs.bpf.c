@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* The table of registered buffers of one ring. */
 #include "request.h"
+#include "table.h"
 
 typedef struct registered_buf record_t;
 

@@ -2,8 +2,8 @@
 /*
  * The few kernel types that the programs read, relocated by CO-RE: no
  * vmlinux.h. Only the fields in use are named. What was renamed or moved
- * between kernel versions has a ___flavour here and is chosen in ring.h,
- * nowhere else.
+ * between kernel versions has a ___flavour here and is chosen in load.h, ring.h
+ * and table.h, nowhere else.
  */
 #ifndef URING_CORE_H
 #define URING_CORE_H

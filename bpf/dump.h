@@ -2,25 +2,14 @@
 /*
  * A table of one ring: the programs that find the ring. What an object has to
  * say before it includes this is in verify.h and native.h, but for the table
- * and its lock, which are here.
+ * and its lock, which are in ring_table.h.
  *
  * Each program has a twin `_compat` for kernels before 6.9.
  */
 #ifndef URING_DUMP_H
 #define URING_DUMP_H
 
-typedef struct table table_t;
-/*
- * Up to 6.12 the tags come last when a table is made: a look at one that was half
- * made, with the lock held, may be followed by passes with the lock free.
- */
-#define same_table(a, b) ((a)->nr == (b)->nr && (a)->slots == (b)->slots && (a)->tags == (b)->tags)
-#define owner_of lock_owner
-
-/* An array: its size is all there is to know. */
-#define rewind(direct, t) ((void)(t))
-#define at_end(t) ((void)(t), true)
-
+#include "ring_table.h"
 #include "native.h"
 #include "verify.h"
 

@@ -4,7 +4,7 @@
  * (fs/eventpoll.c). ep->mtx guards it.
  */
 #include "file.h"
-#include "walk.h"
+#include "loop.h"
 
 typedef struct epoll_item record_t;
 

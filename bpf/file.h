@@ -3,7 +3,8 @@
 #ifndef URING_FILE_H
 #define URING_FILE_H
 
-#include "ring.h"
+#include "load.h"
+#include "record.h"
 
 #define PID_FS_MAGIC 0x50494446 /* include/uapi/linux/magic.h, 6.9 */
 
@@ -15,6 +16,43 @@
 #define S_IFDIR 0040000
 #define S_IFCHR 0020000
 #define S_IFIFO 0010000
+
+union anon_name {
+	char text[16];
+	u64 word[2];
+};
+
+/* By name, and by the file system that no one can mount. */
+#define is_anon_file(direct, file, literal)                                                   \
+	({                                                                                    \
+		const union anon_name __want = { .text = literal };                           \
+		union anon_name __name = {};                                                  \
+		has_anon_name((direct), (file), &__name, sizeof(literal)) &&                  \
+			__name.word[0] == __want.word[0] && __name.word[1] == __want.word[1]; \
+	})
+
+/* The first bytes of the name of a file in anon_inodefs; false elsewhere. */
+static __always_inline bool has_anon_name(const bool direct, u64 file, union anon_name *name,
+					  u32 len)
+{
+	struct file *f = AS(direct, struct file, file);
+	struct inode *inode = FIELD(direct, f, f_inode);
+	struct super_block *sb = FIELD(direct, inode, i_sb);
+	struct dentry *dentry;
+
+	if (FIELD(direct, sb, s_magic) != ANON_INODE_FS_MAGIC)
+		return false;
+	dentry = FIELD(direct, f, f_path.dentry);
+	return !bpf_probe_read_kernel(name->text, len, FIELD(direct, dentry, d_name.name));
+}
+
+static __always_inline u64 inode_of(const bool direct, u64 file)
+{
+	struct file *f = AS(direct, struct file, file);
+	struct inode *inode = FIELD(direct, f, f_inode);
+
+	return FIELD(direct, inode, i_ino);
+}
 
 /* Files without a file system of their own: what they are is in their name. */
 static __always_inline u8 anon_kind(const bool direct, u64 file, u64 magic)

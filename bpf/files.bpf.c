@@ -4,6 +4,7 @@
  * by which user space finds out who else has these files.
  */
 #include "file.h"
+#include "table.h"
 
 typedef struct registered_file record_t;
 

@@ -3,7 +3,7 @@
  * Where the kernel keeps struct page. User space knows the page frame number
  * of a page in a file of its own, and learns here where its struct page is.
  */
-#include "ring.h"
+#include "file.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 

@@ -7,6 +7,7 @@
 typedef struct segment record_t;
 
 #include "room.h"
+#include "table.h"
 
 #define STABLE_WORDS (sizeof(record_t) / sizeof(u64))
 

@@ -3,7 +3,8 @@
 #ifndef URING_REQUEST_H
 #define URING_REQUEST_H
 
-#include "ring.h"
+#include "core.h"
+#include "record.h"
 
 /* One map each, so that no one has to know where clang puts a variable. */
 struct walk_request request SEC(".bss.request");

@@ -7,9 +7,14 @@
  *
  * Each program has a twin `_compat` for kernels before 6.9.
  */
-#include "walk.h"
+#include "ring.h"
+#include "table.h"
+#include "task.h"
+#include "loop.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define ENOENT 2
 
 /* One map each, so that no one has to know where clang puts a variable. */
 struct find_request request SEC(".bss.request");

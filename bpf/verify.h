@@ -25,8 +25,9 @@
 #ifndef URING_VERIFY_H
 #define URING_VERIFY_H
 
+#include "task.h"
+#include "loop.h"
 #include "request.h"
-#include "walk.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 

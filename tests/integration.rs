@@ -20,8 +20,6 @@ fn main() -> ExitCode {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     args.test_threads.get_or_insert(cpus + 1);
     let conclusion = libtest_mimic::run(&args, suite::trials());
-    suite::slowest::print();
-    suite::results::report();
-    suite::run::clean_up();
+    suite::finish();
     conclusion.exit_code()
 }

@@ -20,6 +20,7 @@ mod epoll;
 mod files;
 mod limits;
 mod machine;
+mod median;
 mod pages;
 mod plot;
 mod report;

@@ -9,7 +9,7 @@ use plotters::prelude::*;
 
 use crate::bench::Result;
 use crate::machine::Machine;
-use crate::report::Median;
+use crate::median::Median;
 
 /// What is drawn, and what the numbers count.
 const PANELS: &[(&str, &str)] = &[

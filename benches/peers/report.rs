@@ -4,27 +4,9 @@
 use std::fmt::Write as _;
 use std::fs;
 
-use serde_json::Value;
-
 use crate::bench::{Bench, Measured, Result, Table};
+use crate::median::Median;
 use crate::plot;
-
-/// A measured median.
-pub(crate) struct Median<'a> {
-    pub(crate) of: &'a Measured,
-    /// Of one look.
-    pub(crate) ns: f64,
-}
-
-impl Median<'_> {
-    /// Of what is told: an item, or a look.
-    fn told(&self) -> f64 {
-        match self.of.case.each {
-            true => self.ns / self.of.case.items as f64,
-            false => self.ns,
-        }
-    }
-}
 
 pub(crate) fn finish(bench: &Bench) -> Result<()> {
     if bench.once {
@@ -37,12 +19,7 @@ pub(crate) fn finish(bench: &Bench) -> Result<()> {
     let medians = bench
         .measured
         .iter()
-        .map(|of| {
-            Ok(Median {
-                of,
-                ns: median(bench, of)?,
-            })
-        })
+        .map(|of| Median::read(of, &bench.home))
         .collect::<Result<Vec<_>>>()?;
     fs::create_dir_all(&bench.folder)?;
     let file = |extension: &str| {
@@ -132,14 +109,6 @@ fn rows(medians: &[Median<'_>]) -> Vec<Vec<String>> {
         rows.push(row);
     }
     rows
-}
-
-fn median(bench: &Bench, of: &Measured) -> Result<f64> {
-    let path = of.estimates(&bench.home);
-    let text = fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let estimates: Value = serde_json::from_slice(&text)?;
-    let median = estimates["median"]["point_estimate"].as_f64();
-    median.ok_or_else(|| format!("{} has no median", path.display()).into())
 }
 
 /// A table whose columns line up also where nobody renders it. The first row is

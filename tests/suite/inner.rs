@@ -30,6 +30,7 @@ pub(crate) fn run(mode: &str) -> ExitCode {
         "great-descriptor" => super::finding::inside_great_descriptor(),
         "few-descriptors" => super::errors::inside_few_descriptors(),
         "instructions" => super::instructions::inside(),
+        "over-limit" => super::limits::inside(),
         "namespace" => super::namespaces::inside(),
         "segments-of-much" => super::pages::inside_much(),
         "segments-of-huge-pages" => super::pages::inside_huge_pages(),

@@ -3,12 +3,11 @@
 
 pub(crate) mod inner;
 mod oracle;
-pub(crate) mod results;
-pub(crate) mod run;
-pub(crate) mod slowest;
+mod results;
+mod run;
+mod slowest;
 
 use std::sync::{PoisonError, RwLock};
-use std::time::Instant;
 
 use libtest_mimic::{Completion, Failed, Trial};
 
@@ -55,6 +54,7 @@ mod finding;
 mod holders;
 mod instructions;
 mod kernel_bufs;
+mod limits;
 mod long_hold;
 mod memory;
 mod namespaces;
@@ -125,11 +125,19 @@ pub(crate) fn trials() -> Vec<Trial> {
         examples_epoll::trials(),
         examples_exit::trials(),
         types::trials(),
+        limits::trials(),
         warm::trials(),
     ]
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// What is left to do when all trials have ended, or one of them is over its limit.
+pub(crate) fn finish() {
+    slowest::print();
+    results::report();
+    run::clean_up();
 }
 
 fn trial(
@@ -143,22 +151,17 @@ fn trial(
     let name = format!("{topic}::{test}");
     let shown = name.clone();
     Trial::ignorable_test(name, move || {
-        let timed = || {
-            let start = Instant::now();
-            let outcome = body();
-            slowest::note(&shown, start.elapsed());
-            outcome
-        };
+        let limited = || limits::within(&shown, body);
         results::note(&shown, || {
             need_root()?;
             match company {
                 Company::Any => {
                     let _with_others = TRIALS.read().unwrap_or_else(PoisonError::into_inner);
-                    timed()
+                    limited()
                 }
                 Company::Alone => {
                     let _alone = TRIALS.write().unwrap_or_else(PoisonError::into_inner);
-                    timed()
+                    limited()
                 }
             }
         })

@@ -46,8 +46,13 @@ pub(super) fn note(trial: &str, body: impl FnOnce() -> Outcome) -> Outcome {
     outcome
 }
 
+/// Takes back what was noted of a trial that has not ended.
+pub(super) fn forget(trial: &str) {
+    results().remove(trial);
+}
+
 /// Prints what was skipped, after the results, and writes the file if one is asked for.
-pub(crate) fn report() {
+pub(super) fn report() {
     let results = results();
     for (trial, ended) in &*results {
         if let Ended::Skipped(reason) = ended {
@@ -56,7 +61,11 @@ pub(crate) fn report() {
     }
     if let Some(file) = env::var_os(FILE) {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
-        let all = serde_json::json!({ "kernel": kernel.trim(), "trials": &*results });
+        let all = serde_json::json!({
+            "kernel": kernel.trim(),
+            "trials": &*results,
+            "seconds": super::slowest::seconds(),
+        });
         fs::write(file, format!("{all:#}\n")).expect("the file of the results");
     }
 }

@@ -1,25 +1,38 @@
 //! How long trials took: where the minutes of a run are.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// What is worth a line.
-const LONG: Duration = Duration::from_secs(5);
+/// So many are printed.
+const SHOWN: usize = 10;
 
-static LONG_ONES: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
+static TIMES: Mutex<BTreeMap<String, Duration>> = Mutex::new(BTreeMap::new());
 
-pub(super) fn note(trial: &str, took: Duration) {
-    if took >= LONG {
-        let mut list = LONG_ONES.lock().unwrap_or_else(PoisonError::into_inner);
-        list.push((took, trial.to_owned()));
-    }
+fn times() -> MutexGuard<'static, BTreeMap<String, Duration>> {
+    TIMES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Prints the long ones, the longest first, after the results.
-pub(crate) fn print() {
-    let mut list = LONG_ONES.lock().unwrap_or_else(PoisonError::into_inner);
+pub(super) fn note(trial: &str, took: Duration) {
+    times().insert(trial.to_owned(), took);
+}
+
+/// The seconds of each trial that has ended.
+pub(super) fn seconds() -> BTreeMap<String, f64> {
+    let times = times();
+    let seconds = times.iter().map(|(trial, took)| {
+        let tenths = (took.as_secs_f64() * 10.0).round();
+        (trial.clone(), tenths / 10.0)
+    });
+    seconds.collect()
+}
+
+/// Prints the slowest ones, the slowest first, after the results.
+pub(super) fn print() {
+    let times = times();
+    let mut list: Vec<_> = times.iter().map(|(trial, took)| (took, trial)).collect();
     list.sort_by(|one, other| other.cmp(one));
-    for (took, trial) in &*list {
+    for (took, trial) in list.into_iter().take(SHOWN) {
         println!("took {:>5.1} s: {trial}", took.as_secs_f64());
     }
 }

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use anyhow::{bail, Context as _, Result};
+use xtask_base::run::{cmd, heading, line};
+use xtask_base::{system, workspace, Flavour, VMLINUX};
 
-use crate::kernel::{self, Flavour};
-use crate::run::{cmd, heading, line};
+use crate::kernel;
 use crate::vm::{self, Vm};
-use crate::{system, workspace};
 
 /// What criterion is told in a machine whose processor is likely emulated.
 const SHORT: &str = "--warm-up-time 0.5 --measurement-time 2 --sample-size 10";
@@ -44,7 +44,7 @@ pub(crate) fn bench(bench: &Bench) -> Result<()> {
     }
     heading(&format!("Benchmarks, {} with the patches", bench.kernel));
     let image = kernel::build(&bench.kernel, Flavour::Kcore)?;
-    let vmlinux = image.with_file_name(kernel::VMLINUX);
+    let vmlinux = image.with_file_name(VMLINUX);
     let measure = cmd([program]).arg("--bench").args(SHORT.split(' '));
     // The guest's own folder is memory: criterion writes many files.
     let script = format!(

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, Context as _, Result};
+use xtask_base::run::{cmd, line};
+use xtask_base::system;
+use xtask_base::workspace;
 
-use crate::run::{cmd, line};
-use crate::system;
-use crate::workspace;
+use crate::scratch::Scratch;
 
 /// The compiler of the committed objects, as `clang-19 --version` begins.
 /// Another build of clang may well give other bytes.
@@ -29,7 +30,7 @@ pub(crate) fn build() -> Result<()> {
 /// Builds every object in another place and compares it with the committed one.
 pub(crate) fn check() -> Result<()> {
     system::ensure(system::BPF)?;
-    let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let scratch = Scratch::new()?;
     let sources = sources()?;
     let mut wrong = Vec::new();
     for source in &sources {

@@ -8,8 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context as _, Result};
+use xtask_base::Flavour;
 
-use crate::kernel::{self, Flavour};
+use crate::kernel;
 use crate::run::{cmd, echo, heading, line, Cmd};
 use crate::vm::{self, Vm};
 use crate::{system, workspace};
@@ -40,7 +41,6 @@ pub(crate) fn in_guest(series: &str) -> Result<u8> {
     build()?;
     heading("A kernel with the patches");
     let image = kernel::build(series, Flavour::Plain)?;
-    println!("{}", image.display());
     let program = std::env::current_exe().context("no path of this program")?;
     let script = format!("uname -sr; exec {} demo --in-guest", program.display());
     vm::vm(&Vm::new(&image, Flavour::Plain, 300, script))

@@ -6,11 +6,11 @@ mod features;
 use std::fs;
 
 use anyhow::{bail, Context as _, Result};
+use xtask_base::run::cmd;
+use xtask_base::{workspace, Flavour};
 
-use crate::kernel::{self, Flavour};
+use crate::kernel;
 use crate::results::{self, Ended, Results};
-use crate::run::cmd;
-use crate::workspace;
 use features::{Cell, Features};
 
 const README: &str = "README.md";
@@ -153,12 +153,15 @@ fn put(text: &str, table: &str) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::{features, put, says, table, Ended, Results, Says, MARKS};
 
     fn run(trials: &[(&str, Ended)]) -> Results {
         let trials = trials.iter().cloned();
         Results {
             kernel: "6.1.2-x".into(),
+            seconds: BTreeMap::new(),
             trials: trials.map(|(name, ended)| (name.into(), ended)).collect(),
         }
     }

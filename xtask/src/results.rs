@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use anyhow::{bail, Context as _, Result};
 use serde_json::Value;
-
-use crate::workspace;
+use xtask_base::workspace;
 
 /// The variable that tells the suite where to write.
 pub(crate) const VARIABLE: &str = "URING_SUITE_RESULTS";
@@ -26,6 +26,8 @@ pub(crate) struct Results {
     /// The kernel's release, as uname(1) tells it.
     pub(crate) kernel: String,
     pub(crate) trials: BTreeMap<String, Ended>,
+    /// How long each that ended has taken.
+    pub(crate) seconds: BTreeMap<String, f64>,
 }
 
 /// Where the results on a machine go; makes the folder. What an earlier run has
@@ -63,6 +65,33 @@ pub(crate) fn of(machine: &str) -> Result<Option<Results>> {
     results.map(Some)
 }
 
+/// The slowest trials of the runs since then, the slowest first: seconds, the machine,
+/// the trial.
+pub(crate) fn slowest(since: SystemTime, count: usize) -> Result<Vec<(f64, String, String)>> {
+    let dir = dir()?;
+    let mut all = Vec::new();
+    if !dir.exists() {
+        return Ok(all);
+    }
+    for entry in fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(machine) = name.strip_suffix(".json") else {
+            continue;
+        };
+        if entry.metadata()?.modified()? < since {
+            continue;
+        }
+        if let Some(results) = of(machine)? {
+            let times = results.seconds.into_iter();
+            all.extend(times.map(|(trial, took)| (took, machine.to_owned(), trial)));
+        }
+    }
+    all.sort_by(|one, other| other.0.total_cmp(&one.0));
+    all.truncate(count);
+    Ok(all)
+}
+
 fn path(machine: &str) -> Result<PathBuf> {
     Ok(dir()?.join(format!("{machine}.json")))
 }
@@ -87,9 +116,12 @@ fn parse(text: &str) -> Result<Results> {
         };
         Ok((name.clone(), ended))
     });
+    let seconds = all["seconds"].as_object().into_iter().flatten();
+    let seconds = seconds.filter_map(|(name, took)| Some((name.clone(), took.as_f64()?)));
     Ok(Results {
         kernel,
         trials: trials.collect::<Result<_>>()?,
+        seconds: seconds.collect(),
     })
 }
 
@@ -106,6 +138,9 @@ mod tests {
         assert_eq!(results.trials["a"], Ended::Ok);
         assert_eq!(results.trials["b"], Ended::Failed);
         assert_eq!(results.trials["c"], Ended::Skipped("x".into()));
+        assert!(results.seconds.is_empty());
+        let text = r#"{"kernel": "6.1", "trials": {"a": "ok"}, "seconds": {"a": 1.5}}"#;
+        assert_eq!(parse(text).unwrap().seconds["a"], 1.5);
         assert!(parse(r#"{"kernel": "6.1", "trials": {"a": "so so"}}"#).is_err());
         assert!(parse("").is_err());
     }

@@ -4,6 +4,7 @@
 mod beside;
 mod deps;
 mod guest;
+mod language;
 mod package;
 mod report;
 mod sanitize;
@@ -12,16 +13,23 @@ mod style;
 mod suites;
 mod unsafe_code;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{bail, Result};
+use xtask_base::run::heading;
+use xtask_base::system::{self, Need};
 
-use crate::run::heading;
-use crate::system::{self, Need};
 use crate::{kernel, matrix, results};
 use beside::{Lane, Log};
 use guest::{Spare, SERIES};
 use report::Report;
+
+/// So many of the slowest trials are named at the end.
+const SLOWEST: usize = 10;
+
+/// All steps are to be over by then on two cores, with every kernel in the cache: what
+/// takes longer belongs in `cargo xtask soak`, or in a separate command.
+const BUDGET: Duration = Duration::from_secs(75 * 60);
 
 /// Which steps to run.
 #[derive(Default, clap::Args)]
@@ -95,11 +103,13 @@ fn here() -> Vec<Step> {
     vec![
         step("fmt", "Rust format", &[], Here(style::fmt)),
         step("clang-format", "BPF format", &[system::CLANG_FORMAT], Here(style::clang_format)),
+        step("language", "texts in plain English", &[], Here(language::check)),
         step("bpf", "BPF objects match their sources", &[system::BPF], Here(style::bpf)),
         step("series", "series of patches differ as meant", &[], Here(style::series)),
         step("unsafe", "unsafe only in its two places", BUILD, Here(unsafe_code::check)),
         step("clippy", "clippy, for every feature set", BUILD, Here(style::clippy)),
         step("doc", "documentation", BUILD, Here(style::doc)),
+        step("api", "public API as it is listed", BUILD, Here(style::api)),
         step("no-native", "library without native libraries", &[], Here(package::without_native_libraries)),
         step("unit", "unit and doc tests", BUILD, Here(suites::unit)),
         step("no-features", "unit tests, features off", &[], Here(suites::no_features)),
@@ -151,7 +161,7 @@ fn chosen(choice: &Choice, known: &[String], start: Instant) -> Result<Vec<Step>
 
 /// Runs the steps that are asked for; says whether none failed.
 pub(crate) fn test(choice: &Choice) -> Result<bool> {
-    let start = Instant::now();
+    let (start, began) = (Instant::now(), SystemTime::now());
     let steps = chosen(choice, &kernel::series()?, start)?;
     let left_out = |step: &Step| choice.host_only && matches!(step.run, Beside(_));
     let (left_out, steps): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(left_out);
@@ -197,7 +207,8 @@ pub(crate) fn test(choice: &Choice) -> Result<bool> {
             },
         );
     }
-    Ok(report.sum_up(start.elapsed()))
+    let trials = results::slowest(began, SLOWEST)?;
+    Ok(report.sum_up(start.elapsed(), &trials))
 }
 
 #[cfg(test)]

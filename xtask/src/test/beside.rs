@@ -9,10 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, Context as _, Result};
+use xtask_base::run::Cmd;
+use xtask_base::workspace;
 
 use super::{Outcome, Work};
-use crate::run::Cmd;
-use crate::workspace;
 
 type Task = Box<dyn FnOnce() + Send>;
 

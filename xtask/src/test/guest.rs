@@ -1,19 +1,17 @@
 //! Steps with kernels of our own: built, and booted in virtual machines, where the
 //! integration tests run as they do on the host.
 
-use std::env;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context as _, Result};
+use xtask_base::run::{cmd, line, Cmd};
+use xtask_base::system::{self, Need};
+use xtask_base::{workspace, Flavour};
 
 use super::beside::Log;
 use super::Outcome::{self, NotRun, Passed};
-use super::{skips, step, Run::Beside, Step};
-use crate::kernel::{self, Flavour};
-use crate::run::{cmd, line, Cmd};
-use crate::system::{self, Need};
-use crate::{results, workspace};
+use super::{skips, step, suites, Run::Beside, Step, BUDGET};
+use crate::{kernel, results};
 
 /// The series whose kernels are always tested.
 pub(super) const SERIES: &str = "6.12";
@@ -35,6 +33,8 @@ struct Machine {
     limit: u64,
     /// Seconds that each stress of the suite takes.
     stress: u32,
+    /// How many times as long as on a real machine a trial may take.
+    slow: u32,
     /// Only trials whose names contain this.
     filter: Option<&'static str>,
 }
@@ -46,6 +46,7 @@ const PLAIN: Machine = Machine {
     memory: "4G",
     limit: 1800,
     stress: 10,
+    slow: 4,
     filter: None,
 };
 
@@ -59,6 +60,7 @@ const DEBUG: Machine = Machine {
     memory: "3G",
     limit: 2400,
     stress: 60,
+    slow: 8,
     filter: Some("native_"),
 };
 
@@ -70,8 +72,6 @@ pub(super) struct Spare {
 }
 
 impl Spare {
-    /// All steps are to be over by then.
-    const END: Duration = Duration::from_secs(80 * 60);
     /// Thrice what a machine usually takes on two cores.
     const ENOUGH: Duration = Duration::from_secs(20 * 60);
 
@@ -92,7 +92,7 @@ impl Spare {
     }
 
     fn left(self) -> Duration {
-        Self::END.saturating_sub(self.start.elapsed())
+        BUDGET.saturating_sub(self.start.elapsed())
     }
 }
 
@@ -144,17 +144,16 @@ pub(super) fn steps(series: &str, spare: Option<Spare>) -> Vec<Step> {
 /// Builds the kernels of a series, or finds them in the cache.
 fn kernels(log: &Log, series: &str) -> Result<Outcome> {
     for Machine { flavour, .. } in [PLAIN, DEBUG] {
-        let build = line(BUILDING)
-            .arg(xtask()?)
-            .args(["kernel", "build", series]);
-        log.run(build.args(["--flavour", flavour.name()]))?;
+        let build = kernel::command("kernel build")?.arg(series);
+        let build = build.args(["--flavour", flavour.name()]);
+        log.run(line(BUILDING).then(&build))?;
     }
     Ok(Passed)
 }
 
 /// The harness itself: without this, a step that cannot fail would pass.
 fn harness(log: &Log) -> Result<Outcome> {
-    let boot = || -> Result<Cmd> { Ok(cmd([xtask()?]).args(["vm", "--kernel", SERIES])) };
+    let boot = || -> Result<Cmd> { Ok(kernel::command("vm --kernel")?.arg(SERIES)) };
     log.say("a command's own exit status is the run's:")?;
     log.expect(7, boot()?.args(["--", "exit 7"]))?;
     log.say("a warning in the kernel's log fails the run:")?;
@@ -168,7 +167,7 @@ fn harness(log: &Log) -> Result<Outcome> {
 /// Counts what a snapshot costs, where that is the same each time.
 fn instructions(log: &Log) -> Result<Outcome> {
     let program = workspace::test_program("integration")?;
-    let boot = cmd([xtask()?]).args(["vm", "--kernel", SERIES, "--icount", "--"]);
+    let boot = kernel::command("vm --icount --kernel")?.args([SERIES, "--"]);
     log.run(
         boot.arg(program)
             .env("URING_SUITE_INNER", "instructions")
@@ -188,8 +187,8 @@ fn suite(log: &Log, series: &str, machine: Machine) -> Result<Outcome> {
         bail!("no trial is to run: {:?}", machine.filter);
     }
     let name = format!("{series}-{}", machine.flavour.name());
-    let boot = cmd([xtask()?])
-        .args(["vm", "--kernel", series])
+    let boot = kernel::command("vm --kernel")?
+        .arg(series)
         .args(["--flavour", machine.flavour.name()])
         .args(["--memory", machine.memory])
         .args(["--limit", &machine.limit.to_string()])
@@ -200,24 +199,16 @@ fn suite(log: &Log, series: &str, machine: Machine) -> Result<Outcome> {
         .env(results::VARIABLE, results::fresh(&name)?)
         .env("URING_SUITE_NATIVE", "1")
         .env("URING_SUITE_STRESS", machine.stress.to_string())
+        .env(suites::LIMIT_FACTOR, machine.slow.to_string())
         // Whose file and line cost seconds each: the guest reads them slowly.
         .env("RUST_BACKTRACE", "0");
     if machine.filter.is_none() {
         log.say("both forms of the programs, and both ways to load them:")?;
-        let boot = cmd([xtask()?]).args(["vm", "--kernel", series]);
+        let boot = kernel::command("vm --kernel")?.arg(series);
         log.run(boot.arg("--").arg(workspace::unit_tests()?))?;
     }
     log.run(boot)?;
     let results = results::of(&name)?.context("the suite wrote no results")?;
     skips::compare(&results, &name, machine.filter)?;
     Ok(Passed)
-}
-
-/// This program: not by cargo, which would wait for what the other steps compile.
-fn xtask() -> Result<PathBuf> {
-    let program = env::current_exe().context("no path of this program")?;
-    let root = workspace::root()?;
-    Ok(program
-        .strip_prefix(root)
-        .map_or(program.clone(), Path::to_owned))
 }

@@ -7,10 +7,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{bail, Context as _, Result};
+use xtask_base::run::{cmd, line};
+use xtask_base::workspace::{self, LIBRARY};
+
+use crate::scratch::Scratch;
 
 use super::Outcome::{self, Passed};
-use crate::run::{cmd, line};
-use crate::workspace::{self, LIBRARY};
 
 /// The library with BPF off must build where no libelf is, as on docs.rs.
 pub(super) fn without_native_libraries() -> Result<Outcome> {
@@ -41,7 +43,7 @@ pub(super) fn package() -> Result<Outcome> {
 
     let target = workspace::target_dir()?;
     let name = format!("{LIBRARY}-{}", workspace::version()?);
-    let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let scratch = Scratch::new()?;
     cmd(["tar", "-xzf"])
         .arg(target.join(format!("package/{name}.crate")))
         .arg("-C")

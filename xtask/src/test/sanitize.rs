@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use xtask_base::run::{line, Cmd};
+use xtask_base::workspace;
 
-use super::suites::{run_integration, run_kit};
+use super::suites::{run_integration, run_kit, LIMIT_FACTOR};
 use super::Outcome::{self, NotRun, Passed};
-use crate::run::{line, Cmd};
-use crate::workspace;
 
 const RUSTFLAGS: &str = "-Zsanitizer=address";
 
@@ -45,6 +45,7 @@ pub(super) fn address() -> Result<Outcome> {
                 format!("{leaks}:detect_stack_use_after_return=0"),
             )
             .env("URING_SUITE_NO_LOCKED", "1")
+            .env(LIMIT_FACTOR, "4")
     };
     adapt(line("cargo test --lib")).run()?;
     run_kit(adapt)?;

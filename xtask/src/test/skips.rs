@@ -99,6 +99,7 @@ mod tests {
         let trials = trials.iter().cloned();
         Results {
             kernel: String::new(),
+            seconds: BTreeMap::new(),
             trials: trials.map(|(name, ended)| (name.into(), ended)).collect(),
         }
     }

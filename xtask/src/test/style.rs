@@ -1,9 +1,10 @@
 //! Steps that read the sources: format, lints, documentation, BPF objects.
 
 use anyhow::{bail, Result};
+use xtask_base::run::{cmd, line};
 
-use super::Outcome::{self, Passed};
-use crate::run::{cmd, line};
+use super::Outcome::{self, NotRun, Passed};
+use crate::api::{self, Compared};
 use crate::{bpf, kernel};
 
 /// The library's feature sets besides the default: BPF off and on, serde on.
@@ -37,9 +38,7 @@ pub(super) fn bpf() -> Result<Outcome> {
 
 /// The series of kernel patches differ from each other as they are meant to.
 pub(super) fn series() -> Result<Outcome> {
-    if !kernel::compare(false)? {
-        bail!("the series of patches differ in what is not recorded");
-    }
+    kernel::command("kernel compare")?.run()?;
     Ok(Passed)
 }
 
@@ -53,6 +52,14 @@ pub(super) fn clippy() -> Result<Outcome> {
             .run()?;
     }
     Ok(Passed)
+}
+
+pub(super) fn api() -> Result<Outcome> {
+    match api::compare()? {
+        Compared::Same => Ok(Passed),
+        Compared::NotMade(why) => Ok(NotRun(why)),
+        Compared::Different(how) => bail!(how),
+    }
 }
 
 pub(super) fn doc() -> Result<Outcome> {

@@ -1,10 +1,14 @@
 //! Steps that run the workspace's own tests, or build what only runs elsewhere.
 
 use anyhow::Result;
+use xtask_base::run::{line, Cmd};
+use xtask_base::{system, workspace};
 
 use super::Outcome::{self, NotRun, Passed};
-use crate::run::{line, Cmd};
-use crate::{results, system, workspace};
+use crate::results;
+
+/// The variable with a factor for the time limits of trials (tests/suite/limits.rs).
+pub(super) const LIMIT_FACTOR: &str = "URING_SUITE_LIMIT_FACTOR";
 
 /// A test that has not ended after this long is stuck.
 const LIMIT: &str = "timeout --verbose --kill-after=10 1200";

@@ -1,58 +1,78 @@
 //! The step that keeps `unsafe` in its two places: the `sys` modules of the
-//! library and of the test kit. The compiler looks for unsafe code in every
-//! target of the workspace; this file only looks for the places that allow it.
+//! library and of the test kit. The compiler refuses unsafe code in every member that
+//! has the lints of the workspace; this looks for members that do not have them, and
+//! for places that turn the lint down.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{bail, Context as _, Result};
+use xtask_base::workspace;
 
 use super::Outcome::{self, Passed};
-use crate::run::line;
 
 /// The lint by which the compiler finds unsafe code.
 const LINT: &str = "unsafe_code";
 /// Attributes that turn it down.
 const LOWERING: &[&str] = &["allow", "expect", "warn"];
-/// Where Rust sources are.
-const SOURCES: &[&str] = &["src", "examples", "tests", "benches", "xtask"];
+/// The crates that have a module `sys` for unsafe code, by their sources.
+const CRATES: &[&str] = &["src", "tests/kit/src"];
 
 pub(super) fn check() -> Result<Outcome> {
     let mut wrong = Vec::new();
-    for folder in SOURCES {
-        visit(Path::new(folder), &mut wrong)?;
+    if !has_lint(&read(Path::new("Cargo.toml"))?) {
+        wrong.push(format!(
+            "Cargo.toml: [workspace.lints.rust] does not deny {LINT}"
+        ));
     }
-    if !wrong.is_empty() {
-        bail!(
-            "{LINT} is turned down outside src/sys and tests/kit/src/sys:\n  {}",
-            wrong.join("\n  ")
-        );
+    for member in workspace::members()? {
+        let manifest = member.join("Cargo.toml");
+        if !takes_lints(&read(&manifest)?) {
+            let name = manifest.display();
+            wrong.push(format!("{name}: the lints are not those of the workspace"));
+        }
     }
-    println!("{LINT} is turned down nowhere but in src/sys and tests/kit/src/sys");
-    // On the command line, so that no target escapes by lacking the attribute.
-    line("cargo clippy --workspace --exclude xtask-vm --all-targets -- -A warnings -D")
-        .arg(LINT)
-        .run()?;
-    Ok(Passed)
-}
-
-/// Notes every attribute in `folder` that turns the lint down out of place.
-fn visit(folder: &Path, wrong: &mut Vec<String>) -> Result<()> {
-    let problem = || format!("cannot read {}", folder.display());
-    for entry in fs::read_dir(folder).with_context(problem)? {
-        let path = entry.with_context(problem)?.path();
-        if path.is_dir() {
-            visit(&path, wrong)?;
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(&path).with_context(problem)?;
-            for (number, follows) in lowered(&text) {
-                if !in_place(&path, follows) {
-                    wrong.push(format!("{}:{number}", path.display()));
-                }
+    for path in workspace::sources_in(Path::new("."))? {
+        for (number, follows) in lowered(&read(&path)?) {
+            if !in_place(&path, follows) {
+                wrong.push(format!("{}:{number}", path.display()));
             }
         }
     }
-    Ok(())
+    if !wrong.is_empty() {
+        bail!(
+            "{LINT} is turned down outside the modules sys of {}:\n  {}",
+            CRATES.join(" and "),
+            wrong.join("\n  ")
+        );
+    }
+    println!(
+        "{LINT} is turned down nowhere but in the modules sys of {}",
+        CRATES.join(" and ")
+    );
+    Ok(Passed)
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// The lines of a table of a manifest.
+fn table<'a>(manifest: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+    let heading = format!("[{name}]");
+    let mut lines = manifest.lines().map(str::trim);
+    let found = lines.any(|line| line == heading);
+    lines.take_while(move |line| found && !line.starts_with('['))
+}
+
+/// Whether the workspace denies unsafe code.
+fn has_lint(manifest: &str) -> bool {
+    table(manifest, "workspace.lints.rust").any(|line| line == format!("{LINT} = \"deny\""))
+}
+
+/// Whether a member has the lints of the workspace: cargo allows no others beside.
+fn takes_lints(manifest: &str) -> bool {
+    table(manifest, "lints").any(|line| line == "workspace = true")
 }
 
 /// Where `text` turns the lint down: line numbers, and the text from there on.
@@ -75,24 +95,22 @@ fn lowered(text: &str) -> Vec<(usize, &str)> {
 
 /// Whether the attribute stands in a place for unsafe code, or on its `mod`.
 fn in_place(path: &Path, follows: &str) -> bool {
-    for module in ["src/sys", "tests/kit/src/sys"].map(Path::new) {
-        if path.starts_with(module) || path == module.with_extension("rs") {
-            return true;
-        }
-    }
-    let root = path == Path::new("src/lib.rs") || path == Path::new("tests/kit/src/lib.rs");
-    let item = follows
-        .split_once(']')
-        .map_or("", |(_, item)| item)
-        .trim_start();
-    root && ["mod sys;", "pub mod sys;", "pub(crate) mod sys;"]
+    let item = follows.split_once(']').map_or("", |(_, item)| item);
+    let item = item.trim_start();
+    let on_mod = ["mod sys;", "pub mod sys;", "pub(crate) mod sys;"]
         .iter()
-        .any(|module| item.starts_with(module))
+        .any(|module| item.starts_with(module));
+    CRATES.iter().map(Path::new).any(|sources| {
+        let sys = sources.join("sys");
+        path.starts_with(&sys)
+            || path == sys.with_extension("rs")
+            || on_mod && path == sources.join("lib.rs")
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{in_place, lowered, LINT};
+    use super::{has_lint, in_place, lowered, takes_lints, LINT};
 
     fn lines(text: &str) -> Vec<usize> {
         let text = text.replace("LINT", LINT);
@@ -105,6 +123,19 @@ mod tests {
         assert_eq!(lines("#[allow(\n    dead_code,\n    LINT,\n)]"), [3]);
         assert_eq!(lines("#[cfg_attr(test, expect (LINT))]"), [1]);
         assert_eq!(lines("// allow(LINT)\n#![forbid(LINT)]\nLINT"), [0; 0]);
+    }
+
+    #[test]
+    fn members_without_the_lints_are_found() {
+        let root =
+            format!("[workspace.lints.rust]\n{LINT} = \"deny\"\n[lints]\nworkspace = true\n");
+        assert!(has_lint(&root) && takes_lints(&root));
+        assert!(!has_lint(
+            "[workspace.lints.rust]\nmissing_docs = \"warn\"\n"
+        ));
+        assert!(!has_lint(&format!("[lints.rust]\n{LINT} = \"deny\"\n")));
+        assert!(!takes_lints("[package]\nname = \"x\"\n"));
+        assert!(!takes_lints("[lints.rust]\n[other]\nworkspace = true\n"));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Runs a command as root in a virtual machine, on the host's own file system.
 //! `cargo xtask vm` builds this and calls it; see there for what a person types.
-#![forbid(unsafe_code)]
 
 mod accelerator;
 mod machine;
