@@ -81,7 +81,7 @@ impl std::error::Error for UnknownBackend {}
 pub struct Refusal {
     /// The backend that was refused.
     pub backend: Backend,
-    /// What is missing.
+    /// The reason.
     pub reason: Reason,
 }
 
@@ -104,7 +104,7 @@ impl fmt::Display for Capability {
     }
 }
 
-/// What a backend lacks.
+/// A need of a backend that is not met.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Reason {

@@ -1,4 +1,4 @@
-//! What can go wrong, and when it is worth trying again.
+//! Errors, and when it is worth trying again.
 
 use std::fmt;
 use std::io;
@@ -25,7 +25,7 @@ pub enum Error {
     Contended {
         /// The ring, by its inode, or the epoll set.
         what: String,
-        /// What was in the way at the last attempt.
+        /// The obstacle at the last attempt.
         why: Contention,
         /// The number of attempts.
         attempts: u32,
@@ -52,7 +52,7 @@ pub enum Error {
         pid: u32,
         /// The descriptor.
         fd: i32,
-        /// What the descriptor is, as `/proc/PID/fd` shows it.
+        /// Its file, as `/proc/PID/fd` shows it.
         what: String,
     },
 
@@ -66,7 +66,7 @@ pub enum Error {
         pid: u32,
         /// The descriptor.
         fd: i32,
-        /// What the descriptor is, as `/proc/PID/fd` shows it.
+        /// Its file, as `/proc/PID/fd` shows it.
         what: String,
     },
 
@@ -97,9 +97,9 @@ pub enum Error {
     /// The caller may not do this (EPERM, EACCES).
     #[error("not permitted to {operation}: {needs}")]
     NotPermitted {
-        /// What was tried.
+        /// The operation that failed.
         operation: String,
-        /// What would permit it.
+        /// The rights that would permit it.
         needs: Permission,
         /// The kernel's answer.
         source: io::Error,
@@ -117,9 +117,9 @@ pub enum Error {
     Unsupported {
         /// The backend in use.
         backend: Backend,
-        /// What was asked.
+        /// The operation that was asked for.
         what: Operation,
-        /// The reason, and what would make it possible.
+        /// The reason, and a way that works if there is one.
         why: Limitation,
     },
 
@@ -144,7 +144,7 @@ pub enum Error {
         path: PathBuf,
         /// The iterator target that was wanted.
         wanted: String,
-        /// What is there.
+        /// The object that is there.
         found: String,
     },
 
@@ -176,14 +176,14 @@ pub enum Error {
     Malformed {
         /// The file, with the line, or the program.
         origin: String,
-        /// What is wrong with it.
+        /// The fault.
         what: String,
     },
 
     /// A system call failed in a way that has no variant of its own here.
     #[error("{operation}: {source}")]
     Os {
-        /// What was tried.
+        /// The operation that failed.
         operation: String,
         /// The kernel's answer.
         source: io::Error,
@@ -266,7 +266,7 @@ impl From<Error> for Missed {
     }
 }
 
-/// What an operation would need to be permitted.
+/// The rights that an operation would need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Permission {
@@ -329,11 +329,11 @@ pub enum Limitation {
     TracepointAfterUnlock,
     /// The kernel refused the program for that tracepoint.
     ProgramRefused(Reason),
-    /// Children of this process begin a pid namespace of their own, so a
-    /// helper process would become the init of that namespace.
+    /// Children of this process begin a new pid namespace, so a helper process
+    /// would become the init of that namespace.
     PidNamespaceOfChildren,
-    /// The ring is held only by a thread with a descriptor table of its own,
-    /// and its descriptor cannot be copied before Linux 6.9.
+    /// The ring is held only by a thread that does not share its descriptor
+    /// table, and its descriptor cannot be copied before Linux 6.9.
     ThreadDescriptors,
     /// No holder of the ring has an open descriptor of it.
     NoDescriptor,
@@ -354,12 +354,12 @@ impl fmt::Display for Limitation {
             ),
             Self::ProgramRefused(reason) => write!(f, "{reason}; it takes Linux 6.13 or later"),
             Self::PidNamespaceOfChildren => f.write_str(
-                "children of this process begin a pid namespace of their own (unshare(2)): \
+                "children of this process begin a new pid namespace (unshare(2)): \
                  fork first",
             ),
             Self::ThreadDescriptors => f.write_str(
-                "no descriptor of the ring could be copied: it is that of a thread \
-                 with descriptors of its own, which takes Linux 6.9",
+                "no descriptor of the ring could be copied: it belongs to a thread \
+                 with its own descriptor table, which takes Linux 6.9",
             ),
             Self::NoDescriptor => {
                 f.write_str("that takes a descriptor of the ring, and its holders have none")

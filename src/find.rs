@@ -27,7 +27,7 @@ const FEW: usize = 16;
 ///
 /// With the TaskFile backend it sees every ring that a task holds by an open
 /// descriptor, by a registered descriptor or by a mapping, and that is in the
-/// caller's pid namespace or in one below it. What it cannot see:
+/// caller's pid namespace or in one below it. It cannot see:
 ///
 /// - rings of tasks outside the caller's pid namespace: the kernel's task
 ///   iterators do not show them;
@@ -211,7 +211,7 @@ impl std::fmt::Debug for RingFinder {
     }
 }
 
-/// The walk of one process alone passes over threads with descriptors of their own on
+/// The walk of one process alone passes over threads with their own descriptor table on
 /// 6.1, and no longer on 6.12 (task_seq_get_next(), kernel/bpf/task_iter.c).
 fn sees_all_of_one_process() -> bool {
     kernel::at_least(6, 12)

@@ -1,6 +1,7 @@
-//! Safe, typed, zero-copy access to what lives inside io_uring instances:
-//! the rings of a machine, who holds them, their registered buffers with the
-//! pages that they pin, and their registered files; and the items of epoll sets.
+//! Safe, typed, zero-copy access to what lives inside io_uring instances: the
+//! rings of a machine and the tasks that hold them, their registered buffers with
+//! the pages that they pin, and their registered files; and the items of epoll
+//! sets.
 //!
 //! No kernel patch is needed: on Linux 6.1 and later a BPF program reads the
 //! tables in place ([`Backend::TaskFile`]). On a kernel with the patches in
@@ -19,8 +20,8 @@
 //! use uring_bpf_iter::{RegisteredBufs, RingFinder, UringBufIter};
 //!
 //! # fn main() -> uring_bpf_iter::Result<()> {
-//! for ring in RingFinder::new()?.find_all()?.rings {
-//!     let mut iter = UringBufIter::attach_ring(&ring)?;
+//! for ring in &RingFinder::new()?.find_all()? {
+//!     let mut iter = UringBufIter::attach_ring(ring)?;
 //!     let bufs = iter.snapshot()?;
 //!     println!("ring {}: {} bytes pinned", ring.inode, bufs.pinned_bytes());
 //! }
@@ -31,30 +32,38 @@
 //! # Consistency
 //!
 //! A [`Snapshot`] always says how far its records belong together
-//! ([`Consistency`]), and nothing torn is handed out as good: if a ring is too
-//! busy for a consistent view, that is [`Error::Contended`], which can be
-//! tried again ([`Error::is_retryable`]).
+//! ([`Consistency`]), and torn records are never handed out as good: if a ring is
+//! too busy for a consistent view, the error is [`Error::Contended`], after which
+//! the call can be repeated ([`Error::is_retryable`]).
 //!
 //! # Privilege
 //!
 //! [`Backend::TaskFile`] takes `CAP_BPF` and `CAP_PERFMON`, or
 //! `CAP_SYS_ADMIN`, in the initial user namespace. [`Backend::Fdinfo`] takes
-//! none for one's own processes. [`Backend::Auto`] uses the best that works;
-//! [`UringBufIter::selection`] says which, and what the others lacked.
+//! none for processes of the same user. Without a choice the best backend that
+//! works is used; [`UringBufIter::selection`] names it, and what the others lack.
 //!
 //! # Features
 //!
-//! - `bpf` (default): the BPF backend, through libbpf. It needs libelf and
-//!   zlib to build; without it the crate needs no native library and has
-//!   [`Backend::Fdinfo`] alone.
+//! - `bpf` (default): the BPF backends, through libbpf. They need libelf and zlib
+//!   to build. Without this feature the crate needs no native library; every item
+//!   still exists, and [`Backend::Fdinfo`] is the only backend that is not refused
+//!   ([`Reason::NotBuilt`]).
+//! - `io-uring`: turns on what lets [`UringBufIter::attach`] take an
+//!   `io_uring::IoUring` of the crate `io-uring` 0.7 (its feature `io_safety`).
+//! - `serde`: `Serialize` for rings, records and what they hold, with the keys that
+//!   README.md lists.
 //! - `vendored`: builds libelf and zlib from source as well.
 //! - `static`: links libbpf, libelf and zlib statically.
-//! - `serde`: `Serialize` for the records.
 
 #![deny(unsafe_code)]
-// What serves BPF alone is not used in a build without it.
+// A build without BPF does not use what serves BPF alone.
 #![cfg_attr(not(feature = "bpf"), allow(dead_code))]
-#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 
 mod backend;
 mod choice;

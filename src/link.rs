@@ -1,5 +1,5 @@
-//! Links of native iterators, as things of their own: to be kept, pinned,
-//! handed on, and read as a stream of records.
+//! Links of native iterators: to be kept, pinned, handed on, and read as a stream
+//! of records.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -81,7 +81,8 @@ impl<R: Record> Link<R> {
         link::pin(self.fd.as_fd(), path.as_ref())
     }
 
-    /// What the kernel says of the link; also after what it is of has gone.
+    /// The facts that the kernel gives about the link, also after its ring or epoll
+    /// set has gone.
     ///
     /// # Errors
     ///

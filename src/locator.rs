@@ -16,7 +16,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// What has to be searched to find the ring here.
+    /// The part of a process that has to be searched to find the ring here.
     pub(crate) fn kind(&self) -> std::mem::Discriminant<Via> {
         std::mem::discriminant(&self.via)
     }
@@ -42,7 +42,7 @@ pub(crate) struct Locator {
 }
 
 impl Locator {
-    /// A ring that is a descriptor of our own.
+    /// A ring that is a descriptor of this process.
     pub(crate) fn of_fd(fd: BorrowedFd<'_>) -> Result<Self> {
         Self::at(Kind::Ring, fd, own(), fd.as_raw_fd())
     }
@@ -185,7 +185,7 @@ fn own() -> (u32, u32) {
     (std::process::id(), tid.unsigned_abs())
 }
 
-/// What `/proc/PID/fd` shows: anon_inodefs is the kernel's alone, and no file
+/// The links that `/proc/PID/fd` shows: anon_inodefs is the kernel's alone, and no file
 /// elsewhere has a name that begins with its.
 pub(crate) const RING: &str = "anon_inode:[io_uring]";
 pub(crate) const EPOLL: &str = "anon_inode:[eventpoll]";

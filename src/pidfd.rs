@@ -29,7 +29,7 @@ pub(crate) fn copy_of(pid: u32, fd: i32) -> Result<OwnedFd> {
     copy(open(pid)?, pid, fd)
 }
 
-/// The same of a thread with descriptors of its own: PIDFD_THREAD, Linux 6.9.
+/// The same for a thread with its own descriptor table: PIDFD_THREAD, Linux 6.9.
 pub(crate) fn copy_of_thread(tid: u32, fd: i32) -> Result<OwnedFd> {
     let thread = PidfdFlags::from_bits_retain(rustix::fs::OFlags::EXCL.bits());
     copy(open_with(tid, thread)?, tid, fd)

@@ -57,7 +57,7 @@ bitflags! {
         const CQE_MIXED = 1 << 18;
         /// SQEs of 64 and of 128 bytes (7.0).
         const SQE_MIXED = 1 << 19;
-        /// The SQ is no ring: it is filled from the start each time (7.0).
+        /// The SQ is not a ring: it is filled from the start each time (7.0).
         const SQ_REWIND = 1 << 20;
         const _ = !0;
     }
@@ -311,7 +311,7 @@ impl<'a> IntoIterator for &'a Survey {
 pub struct Unseen {
     /// The process, in the caller's pid namespace.
     pub pid: u32,
-    /// What could not be searched, and the reason.
+    /// The part that could not be searched, and the reason.
     pub why: UnseenReason,
 }
 
@@ -351,12 +351,12 @@ pub(crate) struct Sighting {
     pub(crate) holder: Holder,
     /// Equal for threads that share their descriptors, opaque.
     pub(crate) files: u64,
-    /// What is known of the ring, still without holders; with one sighting of
-    /// a ring at least.
+    /// The ring as far as it is known, still without holders; at least one
+    /// sighting of each ring has it.
     pub(crate) ring: Option<Ring>,
 }
 
-/// What one look at processes saw.
+/// The sightings of one look at processes.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) sightings: Vec<Sighting>,

@@ -94,7 +94,7 @@ as_map!(Holder, |holder, map| {
     map.serialize_entry("name", &holder.name)?;
 });
 
-/// Without the number, which has a key of its own in [`Holder`].
+/// Without the number, which has its own key in [`Holder`].
 impl Serialize for Via {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(match self {

@@ -1,8 +1,8 @@
-//! What backends say beside records.
+//! Facts that backends give beside records.
 
 use std::os::fd::RawFd;
 
-/// What a link says of itself.
+/// The facts that the kernel gives about a link.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct LinkInfo {

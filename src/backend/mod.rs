@@ -24,7 +24,7 @@ use crate::choice::{Backend, Reason};
 use crate::locator::Locator;
 use select::NotOpened;
 
-/// What reads one table, by this backend.
+/// A reader of one table, by this backend.
 pub(crate) fn open<R>(
     table: &'static Table<R>,
     backend: Backend,
@@ -40,7 +40,7 @@ where
     }
 }
 
-/// What searches for rings, by this backend.
+/// A search for rings, by this backend.
 pub(crate) fn search(backend: Backend) -> Result<Box<dyn Search>, NotOpened> {
     match backend {
         Backend::Native => Err(NotOpened::Refused(Reason::CannotSearch)),

@@ -1,4 +1,4 @@
-//! What a backend is to those above it.
+//! The interface of a backend to the code above it.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The tables that can be read: for each record, what the backends have to know
-//! of its table.
+//! The tables that can be read: for each record, the facts that the backends need
+//! about its table.
 
 use std::fmt::Debug;
 
@@ -12,7 +12,7 @@ use crate::choice::Reason;
 use crate::locator::Locator;
 use crate::record::{EpollItem, RegisteredBuf, RegisteredFile, Segment};
 
-/// What the backends have to know of one table.
+/// The facts that the backends need about one table.
 pub struct Table<R: 'static> {
     pub(crate) bpf: bpf::Table<R>,
     /// Opens the table by the text of /proc.

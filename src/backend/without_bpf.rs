@@ -13,7 +13,7 @@ use crate::error::{Error, Missed, Result};
 use crate::locator::{Locator, Name};
 use crate::record::{EpollItem, RegisteredBuf, RegisteredFile, Segment};
 
-/// What BPF would have to know of a table.
+/// The facts that BPF would need about a table.
 pub(crate) struct Table<R>(PhantomData<fn() -> R>);
 
 pub(crate) const BUFS: Table<RegisteredBuf> = Table(PhantomData);

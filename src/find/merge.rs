@@ -7,7 +7,7 @@ use crate::ring::{Holder, Key, Pinned, Ring, Seen, Sighting, Survey, Unseen, Via
 /// A ring, a process, a thread of it, and how that holds the ring.
 pub(super) type Way = (Key, u32, u32, Via);
 
-/// What the looks of one search have seen, put together.
+/// The sightings of one search, put together.
 #[derive(Default)]
 pub(super) struct Gathered {
     sightings: Vec<Sighting>,
@@ -103,7 +103,7 @@ impl Gathered {
 /// A holder, and what is equal for threads that share their descriptors.
 type Held = (Holder, u64);
 
-/// Descriptors first. What a process holds in other ways says nothing more
+/// Descriptors first. Other ways in which a process holds the ring say nothing more
 /// when it has a descriptor.
 fn order(mut holders: Vec<Held>) -> Vec<Holder> {
     // Of one there is nothing to put in order, and most rings have one.

@@ -69,7 +69,7 @@ impl Options<EpollItem> {
 ///   reads without the lock and waits for nobody
 ///   ([`Consistency::Verified`](crate::Consistency::Verified)): a set whose lock is seldom free for as long
 ///   as two walks take is [`Error::Contended`](crate::Error::Contended).
-/// - Fdinfo (no privilege for one's own processes) does not tell which files
+/// - Fdinfo (no privilege for your own processes) does not tell which files
 ///   the items are for, only their inodes
 ///   ([`FileKind::Unknown`](crate::FileKind::Unknown)). The kernel's wait for
 ///   the lock cannot be interrupted.

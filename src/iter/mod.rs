@@ -1,4 +1,4 @@
-//! What is attached to a ring or an epoll set and lends its records.
+//! The iterators that are attached to a ring or an epoll set and lend its records.
 
 mod epoll;
 mod files;

@@ -41,7 +41,7 @@ impl<R> Options<R> {
         Self { retry, ..self }
     }
 
-    /// What reads this table, as it was chosen.
+    /// Opens a reader of this table, as it was chosen.
     pub(super) fn open(
         self,
         table: &'static Table<R>,

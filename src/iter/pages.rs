@@ -16,10 +16,10 @@ use crate::ring::Ring;
 /// The pages of the registered buffers of one ring, a buffer at a time. By the
 /// backends TaskFile and Native.
 ///
-/// What it shows are the pages that the ring has pinned, not those that are
-/// mapped: they are listed all the same when the process that registered the
-/// buffer has unmapped it, or has something else at that address. So one can
-/// see what a ring keeps in memory, tell that two buffers share a page, and
+/// It shows the pages that the ring has pinned, not those that are mapped: they
+/// are listed all the same when the process that registered the
+/// buffer has unmapped it, or has something else at that address. So you can
+/// see the memory that a ring keeps in memory, tell that two buffers share a page, and
 /// save a buffer that no address leads to any more.
 ///
 /// ```no_run

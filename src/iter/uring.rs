@@ -184,7 +184,7 @@ impl<R: RingRecord> UringIter<R> {
     /// From the first such read until the iterator is dropped, in children of fork(2)
     /// as well, a small program runs
     /// at each io_uring_register(2) of the machine, and does nothing but at the
-    /// child's: to attach it anew takes longer than all the rest of a read.
+    /// child's: to attach it again takes longer than all the rest of a read.
     ///
     /// # Errors
     ///
@@ -196,8 +196,8 @@ impl<R: RingRecord> UringIter<R> {
         self.reader.read(How::Locked(limit), 0, &self.retry)
     }
 
-    /// Looks at the table once, without lock or proof: what is there when
-    /// nothing better can be had, say because the owner of `uring_lock` is
+    /// Reads the table once, without lock or proof, for a ring that cannot be
+    /// read in a better way, for example because the owner of `uring_lock` is
     /// stuck. Labelled [`Consistency::Raw`](crate::Consistency::Raw). With Native it is
     /// the look of TaskFile, and says so ([`Snapshot::backend`]); with fdinfo
     /// it is the same as [`UringIter::snapshot`].

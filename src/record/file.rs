@@ -4,8 +4,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::record::Check;
 
-/// What kind of file it is, by the mode of its inode, or by its name where
-/// that is all there is.
+/// The kind of a file, by the mode of its inode, or by its name where it has no
+/// mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FileKind {
@@ -27,12 +27,12 @@ pub enum FileKind {
     Epoll,
     /// An io_uring.
     IoUring,
-    /// Another file without a file system of its own: timerfd, signalfd,
+    /// Another file of the kernel's anonymous inode: timerfd, signalfd,
     /// pidfd, a BPF object and the like.
     AnonInode,
     /// None of these.
     Other,
-    /// Not told by this backend: fdinfo shows inode, device and position of
+    /// Not known to this backend: fdinfo shows inode, device and position of
     /// the files in an epoll set, and nothing else of them.
     Unknown,
 }
@@ -56,7 +56,7 @@ impl std::fmt::Display for FileKind {
     }
 }
 
-/// What an open file is: `struct file`, so that two descriptors that share
+/// The identity of an open file (`struct file`): two descriptors that share
 /// their position are one file, and two opens of one path are two.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -83,7 +83,7 @@ const _: () = {
 const UNKNOWN: u8 = u8::MAX;
 
 impl FileIdentity {
-    /// What a text tells: not its kind, flags and mode.
+    /// A file whose kind, flags and mode are not known.
     pub(crate) fn of_unknown_kind(inode: u64, device: u32, pos: i64) -> Self {
         Self {
             file: 0,
@@ -98,7 +98,7 @@ impl FileIdentity {
         }
     }
 
-    /// What kind of file it is.
+    /// The kind of the file.
     pub fn kind(&self) -> FileKind {
         match self.kind {
             1 => FileKind::Regular,

@@ -15,8 +15,8 @@ pub enum Consistency {
     /// Read without the lock, and seen not to move: the lock was free
     /// before each record and at the end, table and size were the same before
     /// and after, two passes gave the same records, and the reader was not
-    /// taken off its CPU meanwhile. What could still go unseen are several
-    /// complete changes, each within the time of one record and each undone
+    /// taken off its CPU meanwhile. Several complete changes could still go
+    /// unseen, each within the time of one record and each undone
     /// again in time for the second pass; [`Consistency::Locked`] excludes
     /// that, too.
     Verified,

@@ -81,7 +81,7 @@ unsafe impl Send for Object {}
 unsafe impl Sync for Object {}
 
 /// libbpf prints to stderr by a global function; this silences it while one of
-/// our calls runs. What went wrong is in the error.
+/// our calls runs. The error says what went wrong.
 struct Quiet {
     before: libbpf::libbpf_print_fn_t,
     _one_at_a_time: std::sync::MutexGuard<'static, ()>,

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use rustix::mm::{madvise, mmap_anonymous, munmap, Advice, MapFlags, ProtFlags};
 
-/// What a child of fork(2) finds to be 0 (MADV_WIPEONFORK, Linux 4.14).
+/// Memory that a child of fork(2) finds to be 0 (MADV_WIPEONFORK, Linux 4.14).
 struct Wiped(NonNull<AtomicU64>);
 
 // SAFETY: an atomic, in memory that stays where it is.

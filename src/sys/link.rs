@@ -87,7 +87,7 @@ pub(crate) fn pin(link: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
     Ok(())
 }
 
-/// What has this name in a BPF file system.
+/// The object of this name in a BPF file system.
 pub(crate) fn open_pinned(path: &CStr) -> io::Result<OwnedFd> {
     // SAFETY: a terminated string.
     check_fd(unsafe { libbpf::bpf_obj_get(path.as_ptr()) })
@@ -107,11 +107,11 @@ struct IterInfo {
     map_id: u32,
     inode: u64,
     ep_id: u64,
-    /// What a kernel says beyond that.
+    /// Room for what other kernels add.
     rest: [u64; 4],
 }
 
-/// What a link of an iterator says of itself.
+/// The facts that the kernel gives about a link of an iterator.
 pub(crate) struct LinkFacts {
     pub(crate) id: u32,
     pub(crate) target: String,

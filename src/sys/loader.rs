@@ -26,14 +26,14 @@ const MAP: usize = 16;
 /// `struct bpf_prog_desc`: the descriptor.
 const PROGRAM: usize = 4;
 
-/// What a loader has made, by name.
+/// The maps and programs that a loader has made, with their names.
 pub(crate) struct Made {
     pub(super) maps: Vec<(CString, OwnedFd)>,
     pub(super) programs: Vec<(CString, OwnedFd)>,
 }
 
 /// Whether the loaders of the libbpf that is linked are known, and work here:
-/// a descriptor 0 of theirs is none.
+/// a loader takes its descriptor 0 for an error.
 pub(super) fn can_serve() -> bool {
     // SAFETY: returns a constant.
     let major = unsafe { libbpf::libbpf_major_version() };

@@ -2,10 +2,10 @@
 //! abandoned when that call does not come back.
 //!
 //! The call takes `uring_lock` without a time limit, and a task that waits
-//! for it does not even hear SIGKILL. So it is made by a process of its own,
+//! for it does not even hear SIGKILL. So it is made by a separate process,
 //! whose only descriptor is the ring's. It shares our memory: a copy as by
 //! fork(2) would copy every page that we have registered ourselves. All it
-//! runs is [`observe`], on a stack of its own.
+//! runs is [`observe`], on a separate stack.
 
 use std::ffi::{c_int, c_long, c_void};
 use std::io;
@@ -24,7 +24,7 @@ use super::signals::Blocked;
 const STACK: usize = 64 * 1024;
 
 /// Observers that were given up. They end when the lock is let go, and are
-/// collected by whoever starts the next one.
+/// collected when the next one is started.
 static ABANDONED: Mutex<Vec<Child>> = Mutex::new(Vec::new());
 
 /// How an observer ended.
@@ -53,7 +53,7 @@ struct Child {
     _stack: Stack,
 }
 
-/// What the child is told, at the low end of its stack.
+/// The task of the child, at the low end of its stack.
 #[repr(C)]
 struct Task {
     ready: c_int,

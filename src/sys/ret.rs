@@ -1,4 +1,4 @@
-//! What calls of libbpf return.
+//! The return values of libbpf.
 
 use std::ffi::c_int;
 use std::io;

@@ -33,7 +33,7 @@ unsafe impl<T: Send> Send for Shared<T> {}
 unsafe impl<T: Sync> Sync for Shared<T> {}
 
 impl<T: FromBytes + IntoBytes + Immutable> Shared<T> {
-    /// Maps `len` values of the map. A value size that is no multiple of 8
+    /// Maps `len` values of the map. A value size that is not a multiple of 8
     /// would leave gaps between the values and is refused by the assertion.
     pub(crate) fn map(map: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
         const { assert!(size_of::<T>() % 8 == 0 && size_of::<T>() > 0) };

@@ -17,8 +17,8 @@ pub(crate) fn read(iterator: &OwnedFd, room: &mut [u8]) -> Result<usize, Errno> 
     rustix::io::retry_on_intr(|| rustix::io::read(iterator, &mut *room))
 }
 
-/// What the errno of an iterator means: of the native ones EDEADLK is a lock that
-/// is taken, and ENXIO an object that is gone.
+/// The meaning of an errno of an iterator: for the native ones EDEADLK is a lock
+/// that is taken, and ENXIO an object that is gone.
 pub(crate) fn missed(errno: Errno, gone: impl FnOnce() -> Error) -> Missed {
     match errno {
         Errno::DEADLK => Missed::Busy(Contention::LockHeldUnseen),

@@ -38,7 +38,7 @@ pub(crate) fn pin(link: BorrowedFd<'_>, path: &Path) -> Result<()> {
         .map_err(|e| Error::os(format!("pin a link at {}", path.display()), e))
 }
 
-/// What a link is, `None` for one that is not of an iterator.
+/// The facts about a link, `None` for one that is not of an iterator.
 pub(crate) fn info(link: BorrowedFd<'_>) -> Result<Option<LinkInfo>> {
     let facts = sys::link_facts(link).map_err(|e| Error::os("ask a link what it is", e))?;
     Ok(facts.map(|facts| LinkInfo {

@@ -24,7 +24,7 @@ use crate::backend::select::NotOpened;
 use crate::locator::Locator;
 use crate::record::Plain;
 
-/// What reads a table by the iterators of a patched kernel.
+/// A reader of a table by the iterators of a patched kernel.
 pub(crate) fn native<R: Plain>(
     table: &'static Table<R>,
     locator: Locator,
@@ -32,7 +32,7 @@ pub(crate) fn native<R: Plain>(
     Ok(Box::new(native::Native::open(table, locator)?))
 }
 
-/// What reads a table by the iterators of a stock kernel.
+/// A reader of a table by the iterators of a stock kernel.
 pub(crate) fn task_file<R: Plain>(
     table: &'static Table<R>,
     locator: Locator,
@@ -40,7 +40,7 @@ pub(crate) fn task_file<R: Plain>(
     Ok(Box::new(task_file::TaskFile::open(table, locator)?))
 }
 
-/// What searches for rings by the iterators of a stock kernel.
+/// A search for rings by the iterators of a stock kernel.
 pub(crate) fn search() -> Result<Box<dyn Search>, NotOpened> {
     Ok(Box::new(task_file::Finder::open()?))
 }

@@ -120,7 +120,7 @@ fn is_permission(error: &LoadError) -> bool {
     }
 }
 
-/// What a verifier says that does not know, or does not like, a program.
+/// True for the errors of a verifier that does not accept a program.
 fn is_verdict(error: &LoadError) -> bool {
     const ENOTSUPP: i32 = 524; // include/linux/errno.h, not for user space
     let said = [

@@ -1,4 +1,4 @@
-//! What the reply of a walk means.
+//! The meaning of the reply of a walk.
 
 use std::io;
 
@@ -51,7 +51,7 @@ pub(crate) fn owner(reply: &WalkReply) -> LockOwner {
     }
 }
 
-/// What was loaded before cannot be loaded with more room.
+/// The error for programs that could not be loaded again with more room.
 pub(crate) fn no_room(capacity: usize, error: NotOpened) -> Error {
     match error {
         NotOpened::Failed(error) => error,

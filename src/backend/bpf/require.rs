@@ -1,4 +1,4 @@
-//! What BPF needs, looked at before anything is loaded, so that each lack is told
+//! The needs of BPF, checked before anything is loaded, so that each lack is told
 //! apart. EPERM from the kernel is never taken for "not supported".
 
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::backend::select::NotOpened;
 use crate::choice::{Capability, Reason, BTF};
 use crate::error::Error;
 
-/// What every program of ours needs.
+/// The needs of every program of ours.
 pub(crate) fn bpf() -> Result<(), NotOpened> {
     let have = capabilities(None)
         .map(|sets| sets.effective)
@@ -33,7 +33,7 @@ pub(crate) fn bpf() -> Result<(), NotOpened> {
     Ok(())
 }
 
-/// What the native iterator of a table needs.
+/// The needs of the native iterator of a table.
 pub(crate) fn native<R>(table: &Table<R>) -> Result<(), NotOpened> {
     bpf()?;
     match btf::has_target(table.target) {

@@ -1,4 +1,4 @@
-//! What BPF has to know of each table: its programs, its room, its records.
+//! The facts that BPF needs about each table: its programs, its room, its records.
 
 use std::ffi::CStr;
 
@@ -12,9 +12,9 @@ const MAX_BUFS: usize = 16384;
 /// `MAX_SLOTS` and `MAX_ITEMS` in bpf/record.h.
 const MAX_SLOTS: usize = 1 << 20;
 
-/// What BPF has to know of a table with records `R`.
+/// The facts that BPF needs about a table with records `R`.
 pub(crate) struct Table<R> {
-    /// What the table belongs to.
+    /// The kind of object that the table belongs to.
     pub(crate) kind: Kind,
     /// The iterator target of a kernel with native iterators.
     pub(crate) target: &'static CStr,

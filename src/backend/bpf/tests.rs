@@ -44,7 +44,7 @@ struct Seen {
     sightings: Vec<String>,
 }
 
-/// What one form of the programs sees of a ring.
+/// One form of the programs looks at a ring.
 fn look(locator: &Locator) -> Seen {
     let found = opened(Finder::open())
         .look(Some(std::process::id()), true)
@@ -65,7 +65,7 @@ fn look(locator: &Locator) -> Seen {
     }
 }
 
-/// What the programs see of an epoll set.
+/// The items of an epoll set, as the programs see them.
 fn items(locator: &Locator) -> Vec<EpollItem> {
     let mut walker = opened(Walker::open(&EPOLL, locator.clone()));
     let nr = walker.walk(Mode::Verified, 0).unwrap();

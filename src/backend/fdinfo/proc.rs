@@ -1,4 +1,4 @@
-//! What all that read /proc have to know of it.
+//! Facts about /proc that all its readers share.
 
 use std::fs;
 use std::io;

@@ -88,7 +88,7 @@ fn processes() -> Result<Vec<u32>> {
     Ok(pids)
 }
 
-/// What one search has said of rings.
+/// The rings that one search has described.
 struct Known {
     described: HashSet<u64>,
     /// How often it may still wait for the lock of a ring.
@@ -159,8 +159,8 @@ fn describe(pid: u32, fd: RawFd, inode: u64, pauses: &mut u32) -> Ring {
     read(pid, fd, inode)
 }
 
-/// What the text of a descriptor says. A ring of which no more can be learned
-/// (busy, gone, or a text that makes no sense) is a ring all the same.
+/// The ring as the text of a descriptor describes it. A ring whose text gives
+/// nothing (busy, gone, or a text that makes no sense) is a ring all the same.
 fn read(pid: u32, fd: RawFd, inode: u64) -> Ring {
     let path = format!("/proc/{pid}/fdinfo/{fd}");
     let text = fs::read(&path).map(|bytes| parse(&bytes, kernel::page_shift(), &path));

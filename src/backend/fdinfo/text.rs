@@ -4,7 +4,7 @@
 use crate::error::{Error, Result};
 use crate::record::RegisteredBuf;
 
-/// What a text says of a ring.
+/// A ring as a text describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RingText {
     pub(super) inode: Option<u64>,
@@ -23,7 +23,7 @@ pub(super) struct RingText {
     pub(super) bufs: Option<Vec<RegisteredBuf>>,
 }
 
-/// What a text is.
+/// A text, decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Text {
     Ring(RingText),

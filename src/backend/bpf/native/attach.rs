@@ -35,7 +35,7 @@ pub(crate) fn attach(programs: &Programs, fd: BorrowedFd<'_>) -> Result<OwnedFd,
         .map_err(errno_of)
 }
 
-/// What it means that the kernel did not attach: the backend cannot serve, or the
+/// The meaning of a refused attach: the backend cannot serve, or the
 /// kernel or the caller was short of something.
 pub(crate) fn refusal(errno: Errno) -> NotOpened {
     match errno {
@@ -67,7 +67,7 @@ pub(crate) fn descriptor(locator: &Locator) -> Result<OwnedFd, NotOpened> {
         Err(NoCopy::Refused(error)) => error.to_string(),
         Err(NoCopy::Gone) if !has_other_ways => return Err(NotOpened::Failed(locator.gone())),
         Err(NoCopy::OutOfReach) => {
-            "it is that of a thread with descriptors of its own, which takes Linux 6.9".into()
+            "it belongs to a thread with its own descriptor table, which takes Linux 6.9".into()
         }
         Err(NoCopy::Gone | NoCopy::None) => "its holders have none".into(),
     };

@@ -46,8 +46,7 @@ pub(crate) fn attach_stream<R: Plain>(
     })
 }
 
-/// What it means that the kernel did not attach, where that is about the
-/// descriptor.
+/// The meaning of a refused attach, where that is about the descriptor.
 fn about_descriptor(kind: Kind, fd: BorrowedFd<'_>, errno: Errno) -> Option<Error> {
     let locator = || match kind {
         Kind::Ring => Locator::of_fd(fd),

@@ -48,7 +48,7 @@ enum Walked {
     Missed(i32),
 }
 
-/// What is needed for walks under the lock; made at the first one.
+/// Walks under the lock; made ready at the first one.
 pub(crate) struct Locked<R: 'static> {
     table: &'static Table<R>,
     attached: Option<Attached<R>>,
