@@ -64,7 +64,6 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-
 mod backend;
 mod choice;
 mod error;
