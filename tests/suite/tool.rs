@@ -1,4 +1,4 @@
-//! What `dump_bufs` and `lsring` print as JSON, against the report of the
+//! What `uringctl bufs` and `uringctl list` print as JSON, against the report of the
 //! process that made the rings.
 
 use std::process::Command;
@@ -7,14 +7,14 @@ use serde_json::{json, Value};
 use uring_testkit::{RingReport, Workload};
 
 use super::oracle::{pages, pinned_bytes, Way};
-use super::run::{example, output, workload, Output};
+use super::run::{output, tool, workload, Output};
 use super::{done, Outcome};
 
 trials![
-    dump_bufs_prints_what_was_registered,
-    dump_bufs_shows_empty_slots_when_asked,
-    dump_bufs_by_every_backend,
-    lsring_prints_every_ring,
+    bufs_prints_what_was_registered,
+    bufs_shows_empty_slots_when_asked,
+    bufs_by_every_backend,
+    list_prints_every_ring,
     rings_without_a_descriptor,
 ];
 
@@ -62,14 +62,16 @@ const RING_KEYS: [&str; 21] = [
 ];
 const HOLDER_KEYS: [&str; 7] = ["pid", "tid", "fd", "via", "registered_index", "uid", "name"];
 
-pub(super) fn run(name: &str, args: &str) -> Output {
-    output(Command::new(example(name)).args(args.split_whitespace()))
+/// Runs a subcommand of `uringctl`.
+pub(super) fn run(command: &str, args: &str) -> Output {
+    let words = args.split_whitespace();
+    output(Command::new(tool()).arg(command).args(words))
 }
 
 /// The records of a run that went well: every line of stdout is one.
 #[track_caller]
-pub(super) fn records(name: &str, args: &str) -> Vec<Value> {
-    let ran = run(name, &format!("{args} --format json"));
+pub(super) fn records(command: &str, args: &str) -> Vec<Value> {
+    let ran = run(command, &format!("{args} --format json"));
     assert!(ran.status.success(), "{args}: {ran:?}");
     assert_eq!(ran.stderr, "", "{args}");
     let lines = ran.stdout.lines();
@@ -153,14 +155,14 @@ fn assert_ring(record: &Value, pid: u32, ring: &RingReport, way: Way) {
     }
 }
 
-fn dump_bufs_prints_what_was_registered() -> Outcome {
+fn bufs_prints_what_was_registered() -> Outcome {
     let load = workload("--rings 3 --bufs 40 --len 4097 --offset 4000 --tag 123456 --files 2");
     for (option, label) in [("", "verified"), ("--locked", "locked"), ("--raw", "raw")] {
         if option == "--locked" && super::oracle::kernel() < (6, 13) {
             continue;
         }
         let args = format!("--pid {} --backend task-file {option}", load.pid());
-        let all = records("dump_bufs", &args);
+        let all = records("bufs", &args);
         assert_eq!(all.len(), 3 * (1 + 40));
         for ring in &load.report().rings {
             let [head] = of_type(&all, "ring", ring)[..] else {
@@ -175,11 +177,11 @@ fn dump_bufs_prints_what_was_registered() -> Outcome {
     // One descriptor alone.
     let ring = &load.report().rings[1];
     let args = format!("--pid {} --fd {}", load.pid(), ring.fd.unwrap());
-    let one = records("dump_bufs", &args);
+    let one = records("bufs", &args);
     assert_eq!(one.len(), 1 + 40);
     assert_bufs(&one, load.pid(), ring, false, Way::TaskFile);
     // And no option: all of the machine, this one among them.
-    let ran = run("dump_bufs", "--format json");
+    let ran = run("bufs", "--format json");
     let machine: Vec<Value> = ran
         .stdout
         .lines()
@@ -189,11 +191,11 @@ fn dump_bufs_prints_what_was_registered() -> Outcome {
     done()
 }
 
-fn dump_bufs_shows_empty_slots_when_asked() -> Outcome {
+fn bufs_shows_empty_slots_when_asked() -> Outcome {
     let load = workload("--rings 2 --sparse 100 --bufs 7 --len 50");
     for (option, all_slots) in [("", false), ("--all-slots", true)] {
         let args = format!("--pid {} --backend task-file {option}", load.pid());
-        let all = records("dump_bufs", &args);
+        let all = records("bufs", &args);
         for ring in &load.report().rings {
             assert_bufs(&all, load.pid(), ring, all_slots, Way::TaskFile);
             assert_ring(
@@ -207,12 +209,12 @@ fn dump_bufs_shows_empty_slots_when_asked() -> Outcome {
     done()
 }
 
-fn dump_bufs_by_every_backend() -> Outcome {
+fn bufs_by_every_backend() -> Outcome {
     let load = workload("--rings 2 --bufs 5 --len 100 --offset 4090 --tag 8");
     for (backend, way) in [("task-file", Way::TaskFile), ("fdinfo", Way::Fdinfo)] {
-        for (example, bufs) in [("dump_bufs", 5), ("lsring", 0)] {
+        for (command, bufs) in [("bufs", 5), ("list", 0)] {
             let all = records(
-                example,
+                command,
                 &format!("--pid {} --backend {backend}", load.pid()),
             );
             assert_eq!(all.len(), 2 * (1 + bufs));
@@ -227,7 +229,7 @@ fn dump_bufs_by_every_backend() -> Outcome {
     done()
 }
 
-fn lsring_prints_every_ring() -> Outcome {
+fn list_prints_every_ring() -> Outcome {
     let loads = [
         workload("--rings 3 --bufs 2 --len 9000 --files 4"),
         workload("--rings 2 --setup defer-taskrun --sparse 50 --bufs 5"),
@@ -241,11 +243,11 @@ fn lsring_prints_every_ring() -> Outcome {
         }
     };
     for load in &loads {
-        let all = records("lsring", &format!("--pid {}", load.pid()));
+        let all = records("list", &format!("--pid {}", load.pid()));
         assert_eq!(all.len(), load.report().rings.len());
         check(&all, load);
     }
-    let ran = run("lsring", "--format json");
+    let ran = run("list", "--format json");
     assert!(ran.status.success(), "{ran:?}");
     let all: Vec<Value> = ran
         .stdout
@@ -262,7 +264,7 @@ fn rings_without_a_descriptor() -> Outcome {
     for (option, via) in [("--no-fd", "registered"), ("--mapping-only", "mapping")] {
         let load = workload(&format!("--rings 1 --bufs 4 --len 10 --tag 6 {option}"));
         let report = &load.report().rings[0];
-        let all = records("dump_bufs", &format!("--pid {}", load.pid()));
+        let all = records("bufs", &format!("--pid {}", load.pid()));
         assert_eq!(all.len(), 1 + 4);
         let holder = &all[0]["holders"][0];
         assert_eq!(holder["via"], via);
