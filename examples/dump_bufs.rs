@@ -10,18 +10,19 @@ mod soon;
 
 use std::env;
 use std::error::Error;
-use std::io::{self, BufWriter, ErrorKind, Write};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
+use std::time::UNIX_EPOCH;
 
 use serde::Serialize;
-use serde_json::json;
-use uring_bpf_iter::{Backend, Pinned, RegisteredBufs, Ring, RingFinder, Snapshot, UringBufIter};
+use serde_json::{json, Value};
+use uring_bpf_iter::{Backend, Pinned, RegisteredBufs, Ring, RingFinder, UringBufIter};
 
 #[derive(Default)]
 struct Options {
     pid: Option<u32>,
     fd: Option<i32>,
-    backend: Backend, // TODO after the merge: Option<Backend>, None for the best that works
+    backend: Backend,
     json: bool,
 }
 
@@ -40,80 +41,77 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Options, Box<dyn Er
     Ok(options)
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let options = options(env::args().skip(1))?;
-    let mut out = BufWriter::new(io::stdout().lock());
-    match show(&options, &mut out).and_then(|()| Ok(out.flush()?)) {
-        Err(error) if is_broken_pipe(&*error) => Ok(()), // as with `| head`
-        done => done,
-    }
+fn main() -> ExitCode {
+    let options = options(env::args().skip(1));
+    options.and_then(dump).unwrap_or_else(|error| {
+        eprintln!("dump_bufs: {error}");
+        ExitCode::FAILURE
+    })
 }
 
-fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
-    let error = error.downcast_ref::<io::Error>();
-    error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
-}
-
-fn show(options: &Options, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
-    let mut finder = RingFinder::new()?;
-    let survey = match options.pid {
-        Some(pid) => finder.find_in(pid)?,
-        None => finder.find_all()?,
+fn dump(options: Options) -> Result<ExitCode, Box<dyn Error>> {
+    // A native iterator reads one ring: another backend has to find it.
+    let mut finder = RingFinder::with_backend(match options.backend {
+        Backend::Native => Backend::Auto,
+        other => other,
+    })?;
+    let rings = match (options.pid, options.fd) {
+        (Some(pid), Some(fd)) => vec![finder.find_fd(pid, fd)?],
+        (Some(pid), None) => finder.find_in(pid)?.rings,
+        (None, _) => finder.find_all()?.rings,
     };
-    for mut ring in survey.rings {
-        let pid = options.pid.unwrap_or(ring.owner().pid);
-        let Some(holder) = ring.holder(pid, options.fd) else {
-            continue; // another descriptor was asked for
-        };
-        let fd = holder.fd();
-        let reader = UringBufIter::options().backend(options.backend);
-        let mut iter = reader.attach_ring(&ring)?;
-        let bufs = iter.snapshot()?; // derefs to &[RegisteredBuf]
-        ring.pinned = Some(Pinned::of(&bufs, bufs.consistency()));
-        ring.nr_bufs = u32::try_from(bufs.len()).ok();
-        match options.json {
-            true => print_json(&ring, pid, fd, &bufs, out)?,
-            false => print_text(&ring, pid, fd, &bufs, out)?,
+    let mut code = ExitCode::SUCCESS;
+    for ring in rings {
+        match text_of(&options, ring) {
+            Ok(text) => match io::stdout().write_all(text.as_bytes()) {
+                Err(e) if e.kind() == ErrorKind::BrokenPipe => break, // as with `| head`
+                written => written?,
+            },
+            Err(error) => {
+                eprintln!("dump_bufs: {error}");
+                code = ExitCode::FAILURE;
+            }
         }
     }
-    Ok(())
+    Ok(code)
 }
 
-/// A line of JSON: the keys that say what a record is, and those of the record.
-#[derive(Serialize)]
-struct Line<K, R> {
-    #[serde(flatten)]
-    keys: K,
-    #[serde(flatten)]
-    record: R,
-}
-
-#[rustfmt::skip]
-fn print_json(
-    ring: &Ring, pid: u32, fd: Option<i32>, bufs: &Snapshot<'_>, out: &mut impl Write,
-) -> io::Result<()> {
-    let time_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_millis() as u64);
+fn text_of(options: &Options, mut ring: Ring) -> uring_bpf_iter::Result<String> {
+    let asked = options.pid.and_then(|pid| ring.holder(pid, options.fd));
+    let holder = asked.unwrap_or(ring.owner());
+    let (inode, pid, fd) = (ring.inode, holder.pid, holder.fd());
+    let reader = UringBufIter::options().backend(options.backend);
+    let mut iter = reader.attach_ring(&ring)?;
+    let bufs = iter.snapshot()?; // derefs to &[RegisteredBuf]
+    ring.pinned = Some(Pinned::of(&bufs, bufs.consistency()));
+    ring.nr_bufs = u32::try_from(bufs.len()).ok();
     let backend = bufs.backend().to_string();
-    let keys = json!({"type": "ring", "time_ms": time_ms, "backend": backend});
-    writeln!(out, "{}", json!(Line { keys, record: soon::ring(ring) }))?;
-    for buf in bufs.filled() {
-        let keys = json!({"type": "buf", "pid": pid, "fd": fd, "ring": ring.inode});
-        writeln!(out, "{}", json!(Line { keys, record: soon::buf(buf) }))?;
+    if options.json {
+        let time_ms = UNIX_EPOCH
+            .elapsed()
+            .map_or(0, |time| time.as_millis() as u64);
+        let keys = json!({"type": "ring", "time_ms": time_ms, "backend": backend});
+        let mut text = line(keys, soon::ring(&ring));
+        for buf in bufs.filled() {
+            let keys = json!({"type": "buf", "pid": pid, "fd": fd, "ring": inode});
+            text += &line(keys, soon::buf(buf));
+        }
+        return Ok(text);
     }
-    Ok(())
-}
-
-#[rustfmt::skip]
-fn print_text(
-    ring: &Ring, pid: u32, fd: Option<i32>, bufs: &Snapshot<'_>, out: &mut impl Write,
-) -> io::Result<()> {
     let (nr, bytes) = (bufs.filled().count(), bufs.pinned_bytes());
-    let fd = fd.map_or("none".into(), |fd| fd.to_string());
-    writeln!(out, "ring {}: process {pid}, descriptor {fd}", ring.inode)?;
-    writeln!(out, "  {nr} buffers, {bytes} bytes pinned ({})", bufs.consistency())?;
+    let mut text = format!("ring {inode}: process {pid}, descriptor {fd:?}\n");
+    text += &format!("  buffers: {nr}, pinned: {bytes} bytes (by {backend})\n");
     for buf in bufs.filled() {
         let (index, addr, len) = (buf.index(), buf.addr(), buf.len());
-        writeln!(out, "  {index:>5} {addr:#018x} {len:>10} bytes, tag {:?}", buf.tag())?;
+        text += &format!("  {index:>5} {addr:#018x} {len:>10} bytes\n");
     }
-    Ok(())
+    Ok(text)
+}
+
+/// A line of JSON: the keys that say what a record is, then those of the record.
+fn line(mut keys: Value, record: impl Serialize) -> String {
+    if let (Some(keys), Value::Object(record)) = (keys.as_object_mut(), json!(record)) {
+        keys.extend(record);
+    }
+    format!("{keys}\n")
 }

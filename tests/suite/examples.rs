@@ -35,7 +35,10 @@ fn assert_same_as_tool(args: &str) -> Vec<Value> {
             assert!(ring["time_ms"].take().is_u64(), "{ring}");
         }
     }
-    assert_eq!(own, tool, "{args}");
+    for (own, tool) in own.iter().zip(&tool) {
+        assert_eq!(own, tool, "{args}");
+    }
+    assert_eq!(own.len(), tool.len(), "{args}");
     own
 }
 
