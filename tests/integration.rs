@@ -2,7 +2,7 @@
 //!
 //! They need root, and say so. `cargo test` builds what they start; with
 //! `--test integration`, these come first:
-//! `cargo build --examples` and `cargo build -p uring-testkit --bins`.
+//! `cargo build --examples` and `cargo build -p uring-testkit -p uring-tools --bins`.
 #![forbid(unsafe_code)]
 
 mod suite;

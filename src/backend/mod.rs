@@ -16,7 +16,7 @@ mod reader;
 pub(crate) mod select;
 mod table;
 
-pub(crate) use reader::{How, Reader, Search};
+pub(crate) use reader::{How, Opened, Reader, Search};
 pub use table::{Record, RingRecord};
 pub(crate) use table::{Table, PAGES};
 
@@ -25,11 +25,7 @@ use crate::locator::Locator;
 use select::NotOpened;
 
 /// A reader of one table, by this backend.
-pub(crate) fn open<R>(
-    table: &'static Table<R>,
-    backend: Backend,
-    locator: Locator,
-) -> Result<Box<dyn Reader<R>>, NotOpened>
+pub(crate) fn open<R>(table: &'static Table<R>, backend: Backend, locator: Locator) -> Opened<R>
 where
     R: crate::record::Plain,
 {

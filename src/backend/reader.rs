@@ -59,6 +59,9 @@ pub(crate) trait Reader<R>: Send + Sync {
     fn backend(&self) -> Backend;
 }
 
+/// A reader, or why there is none.
+pub(crate) type Opened<R> = Result<Box<dyn Reader<R>>, NotOpened>;
+
 /// Searches processes for rings.
 pub(crate) trait Search: Send + Sync {
     /// Looks once at all processes, or at one; at their mappings, too, if asked.

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::backend::reader::Reader;
+use crate::backend::reader::Opened;
 use crate::backend::select::NotOpened;
 use crate::backend::{bpf, fdinfo};
 use crate::choice::Reason;
@@ -16,7 +16,7 @@ use crate::record::{EpollItem, RegisteredBuf, RegisteredFile, Segment};
 pub struct Table<R: 'static> {
     pub(crate) bpf: bpf::Table<R>,
     /// Opens the table by the text of /proc.
-    pub(crate) fdinfo: fn(Locator) -> Result<Box<dyn Reader<R>>, NotOpened>,
+    pub(crate) fdinfo: fn(Locator) -> Opened<R>,
 }
 
 /// A record that an iterator lends: [`RegisteredBuf`], [`RegisteredFile`] and

@@ -6,7 +6,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use crate::backend::facts::{Descriptor, LinkInfo};
-use crate::backend::reader::{Reader, Search};
+use crate::backend::reader::{Opened, Search};
 use crate::backend::select::NotOpened;
 use crate::choice::{Backend, Reason};
 use crate::error::{Error, Missed, Result};
@@ -25,14 +25,11 @@ fn refused<T>() -> Result<T, NotOpened> {
     Err(NotOpened::Refused(Reason::NotBuilt))
 }
 
-pub(crate) fn native<R>(_: &'static Table<R>, _: Locator) -> Result<Box<dyn Reader<R>>, NotOpened> {
+pub(crate) fn native<R>(_: &'static Table<R>, _: Locator) -> Opened<R> {
     refused()
 }
 
-pub(crate) fn task_file<R>(
-    _: &'static Table<R>,
-    _: Locator,
-) -> Result<Box<dyn Reader<R>>, NotOpened> {
+pub(crate) fn task_file<R>(_: &'static Table<R>, _: Locator) -> Opened<R> {
     refused()
 }
 

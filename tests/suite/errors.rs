@@ -10,7 +10,7 @@ use uring_testkit::{RingBuilder, TestRing};
 
 use super::inner::expect_done;
 use super::oracle::{finder, has_native, status};
-use super::run::{again, example, idle_process, output, workload};
+use super::run::{again, idle_process, output, tool, workload};
 use super::{done, Outcome};
 
 trials![
@@ -288,8 +288,8 @@ fn a_btf_that_cannot_be_read() -> Outcome {
         let mut command = std::process::Command::new("unshare");
         command
             .args(["--mount", "sh", "-c", hidden, "sh"])
-            .arg(example("dump_bufs"))
-            .args(["--format", "json", "--backend", backend])
+            .arg(tool())
+            .args(["bufs", "--format", "json", "--backend", backend])
             .args(["--pid", &load.pid().to_string()]);
         let output = output(&mut command);
         let text = format!("{}{}", output.stdout, output.stderr);

@@ -1,281 +1,145 @@
-//! What `dump_bufs` and `lsring` print as JSON, against the report of the
-//! process that made the rings.
+//! The programs in `examples/`, each against what it is to show.
 
-use std::process::Command;
+use std::os::unix::fs::MetadataExt;
+use std::process::{self, Command};
 
 use serde_json::{json, Value};
-use uring_testkit::{RingReport, Workload};
+use uring_testkit::{BufSpec, RingBuilder};
 
-use super::oracle::{pages, pinned_bytes, Way};
+use super::oracle::pinned_bytes;
 use super::run::{example, output, workload, Output};
+use super::tool::records;
 use super::{done, Outcome};
 
 trials![
-    dump_bufs_prints_what_was_registered,
-    dump_bufs_shows_empty_slots_when_asked,
-    dump_bufs_by_every_backend,
-    lsring_prints_every_ring,
-    rings_without_a_descriptor,
+    dump_bufs_prints_the_json_of_the_tool,
+    dump_bufs_prints_text,
+    dump_bufs_says_why_not,
+    own_ring_shows_what_it_registered,
+    poll_rings_counts_its_rounds,
 ];
 
-const BUF_KEYS: [&str; 17] = [
-    "type",
-    "pid",
-    "fd",
-    "ring",
-    "index",
-    "empty",
-    "addr",
-    "len",
-    "tag",
-    "nr_pages",
-    "pinned_pages",
-    "acct_pages",
-    "nr_bvecs",
-    "bvec_shift",
-    "refs",
-    "kernel",
-    "direction",
-];
-const RING_KEYS: [&str; 21] = [
-    "type",
-    "ring",
-    "holders",
-    "creator_uid",
-    "flags",
-    "flag_names",
-    "sq_entries",
-    "sq_head",
-    "sq_tail",
-    "cq_entries",
-    "cq_head",
-    "cq_tail",
-    "sqpoll",
-    "nr_slots",
-    "nr_bufs",
-    "nr_files",
-    "pinned_bytes",
-    "acct_bytes",
-    "charged_uid",
-    "user_locked_bytes",
-    "consistency",
-];
-const HOLDER_KEYS: [&str; 7] = ["pid", "tid", "fd", "via", "registered_index", "uid", "name"];
-
-pub(super) fn run(name: &str, args: &str) -> Output {
+fn run(name: &str, args: &str) -> Output {
     output(Command::new(example(name)).args(args.split_whitespace()))
 }
 
-/// The records of a run that went well: every line of stdout is one.
+/// The lines of both, which differ in nothing but the time.
 #[track_caller]
-pub(super) fn records(name: &str, args: &str) -> Vec<Value> {
-    let ran = run(name, &format!("{args} --format json"));
-    assert!(ran.status.success(), "{args}: {ran:?}");
-    assert_eq!(ran.stderr, "", "{args}");
-    let lines = ran.stdout.lines();
-    lines
-        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
-        .collect()
-}
-
-fn of_type<'a>(records: &'a [Value], kind: &str, ring: &RingReport) -> Vec<&'a Value> {
-    let inode = json!(ring.inode.expect("an inode"));
-    let all = records.iter();
-    all.filter(|r| r["type"] == kind && r["ring"] == inode)
-        .collect()
-}
-
-#[track_caller]
-fn assert_keys(record: &Value, keys: &[&str]) {
-    for key in keys {
-        assert!(record.get(key).is_some(), "{key} is missing: {record}");
-    }
-}
-
-/// The slots of one ring, with or without the empty ones.
-#[track_caller]
-fn assert_bufs(records: &[Value], pid: u32, ring: &RingReport, all_slots: bool, way: Way) {
-    let bufs = of_type(records, "buf", ring);
-    let expected = ring.expected();
-    let shown: Vec<_> = (expected.iter().enumerate())
-        .filter(|(_, slot)| all_slots || slot.is_some())
-        .collect();
-    assert_eq!(bufs.len(), shown.len());
-    for (buf, (index, want)) in bufs.into_iter().zip(shown) {
-        assert_keys(buf, &BUF_KEYS);
-        assert_eq!(buf["pid"], pid);
-        assert_eq!(buf["fd"], json!(ring.fd));
-        assert_eq!(buf["index"], index);
-        assert_eq!(buf["empty"], want.is_none());
-        let Some(want) = want else {
-            assert_eq!((&buf["addr"], &buf["len"]), (&json!(0), &json!(0)));
-            continue;
-        };
-        assert_eq!(buf["addr"], want.addr);
-        assert_eq!(buf["len"], want.len);
-        assert_eq!(buf["nr_pages"], pages(want));
-        assert_eq!(buf["pinned_pages"], pages(want));
-        if way == Way::Fdinfo {
-            assert_eq!((&buf["tag"], &buf["refs"]), (&Value::Null, &Value::Null));
-            continue;
-        }
-        assert_eq!(buf["tag"], want.tag);
-        assert_eq!((&buf["refs"], &buf["kernel"]), (&json!(1), &json!(false)));
-        assert_eq!(buf["direction"], "dest|source");
-    }
-}
-
-#[track_caller]
-fn assert_ring(record: &Value, pid: u32, ring: &RingReport, way: Way) {
-    assert_keys(record, &RING_KEYS);
-    let [holder] = &record["holders"].as_array().expect("holders")[..] else {
-        panic!("{record}");
-    };
-    assert_keys(holder, &HOLDER_KEYS);
-    assert_eq!(
-        (&holder["pid"], &holder["fd"]),
-        (&json!(pid), &json!(ring.fd))
-    );
-    assert_eq!(
-        (&holder["name"], &holder["uid"]),
-        (&json!("workload"), &json!(0))
-    );
-    assert_eq!(record["sq_entries"], ring.sq_entries);
-    assert_eq!(record["cq_entries"], ring.cq_entries);
-    assert_eq!(record["nr_slots"], ring.bufs.len());
-    assert_eq!(record["nr_bufs"], ring.bufs.iter().flatten().count());
-    assert_eq!(record["nr_files"], ring.nr_files);
-    assert_eq!(record["pinned_bytes"], pinned_bytes(&ring.expected()));
-    if way != Way::Fdinfo {
-        assert_eq!(record["flags"], ring.flags);
-        assert_eq!(record["creator_uid"], 0);
-        assert_eq!(record["charged_uid"], Value::Null, "root is exempt");
-    }
-}
-
-fn dump_bufs_prints_what_was_registered() -> Outcome {
-    let load = workload("--rings 3 --bufs 40 --len 4097 --offset 4000 --tag 123456 --files 2");
-    for (option, label) in [("", "verified"), ("--locked", "locked"), ("--raw", "raw")] {
-        if option == "--locked" && super::oracle::kernel() < (6, 13) {
-            continue;
-        }
-        let args = format!("--pid {} --backend task-file {option}", load.pid());
-        let all = records("dump_bufs", &args);
-        assert_eq!(all.len(), 3 * (1 + 40));
-        for ring in &load.report().rings {
-            let [head] = of_type(&all, "ring", ring)[..] else {
-                panic!("one head a ring");
-            };
-            assert_eq!(head["consistency"], label);
-            assert_eq!(head["backend"], "task-file");
-            assert_ring(head, load.pid(), ring, Way::TaskFile);
-            assert_bufs(&all, load.pid(), ring, false, Way::TaskFile);
+fn assert_same_as_tool(args: &str) -> Vec<Value> {
+    let ran = run("dump_bufs", &format!("{args} --format json"));
+    assert!(ran.status.success() && ran.stderr.is_empty(), "{ran:?}");
+    let lines = ran.stdout.lines().map(serde_json::from_str);
+    let mut own: Vec<Value> = lines.collect::<Result<_, _>>().expect("JSON");
+    let mut tool = records("bufs", args);
+    for ring in own.iter_mut().chain(&mut tool) {
+        if ring["type"] == "ring" {
+            assert!(ring["time_ms"].take().is_u64(), "{ring}");
         }
     }
-    // One descriptor alone.
-    let ring = &load.report().rings[1];
-    let args = format!("--pid {} --fd {}", load.pid(), ring.fd.unwrap());
-    let one = records("dump_bufs", &args);
-    assert_eq!(one.len(), 1 + 40);
-    assert_bufs(&one, load.pid(), ring, false, Way::TaskFile);
-    // And no option: all of the machine, this one among them.
+    for (own, tool) in own.iter().zip(&tool) {
+        assert_eq!(own, tool, "{args}");
+    }
+    assert_eq!(own.len(), tool.len(), "{args}");
+    own
+}
+
+fn dump_bufs_prints_the_json_of_the_tool() -> Outcome {
+    let load = workload("--rings 2 --sparse 20 --bufs 3 --len 5000 --offset 99 --tag 7 --dup");
+    let pid = load.pid();
+    for backend in ["task-file", "fdinfo"] {
+        let all = assert_same_as_tool(&format!("--pid {pid} --backend {backend}"));
+        assert_eq!(all.len(), 2 * (1 + 3));
+        let ring = &load.report().rings[1];
+        // By its second descriptor, too.
+        for fd in ring.fd.into_iter().chain(ring.dup_fds.iter().copied()) {
+            let one = assert_same_as_tool(&format!("--pid {pid} --fd {fd} --backend {backend}"));
+            assert_eq!(one.len(), 1 + 3);
+            assert_eq!(one[0]["ring"], json!(ring.inode));
+            assert_eq!(one[0]["pinned_bytes"], pinned_bytes(&ring.expected()));
+            assert_eq!(one[1]["fd"], fd);
+        }
+    }
+    // No option: all of the machine, and this one is of it.
     let ran = run("dump_bufs", "--format json");
-    let machine: Vec<Value> = ran
-        .stdout
-        .lines()
-        .map(|l| serde_json::from_str(l).unwrap())
-        .collect();
-    assert_bufs(&machine, load.pid(), ring, false, Way::TaskFile);
-    done()
-}
-
-fn dump_bufs_shows_empty_slots_when_asked() -> Outcome {
-    let load = workload("--rings 2 --sparse 100 --bufs 7 --len 50");
-    for (option, all_slots) in [("", false), ("--all-slots", true)] {
-        let args = format!("--pid {} --backend task-file {option}", load.pid());
-        let all = records("dump_bufs", &args);
-        for ring in &load.report().rings {
-            assert_bufs(&all, load.pid(), ring, all_slots, Way::TaskFile);
-            assert_ring(
-                of_type(&all, "ring", ring)[0],
-                load.pid(),
-                ring,
-                Way::TaskFile,
-            );
-        }
-    }
-    done()
-}
-
-fn dump_bufs_by_every_backend() -> Outcome {
-    let load = workload("--rings 2 --bufs 5 --len 100 --offset 4090 --tag 8");
-    for (backend, way) in [("task-file", Way::TaskFile), ("fdinfo", Way::Fdinfo)] {
-        for (example, bufs) in [("dump_bufs", 5), ("lsring", 0)] {
-            let all = records(
-                example,
-                &format!("--pid {} --backend {backend}", load.pid()),
-            );
-            assert_eq!(all.len(), 2 * (1 + bufs));
-            for ring in &load.report().rings {
-                assert_ring(of_type(&all, "ring", ring)[0], load.pid(), ring, way);
-                if bufs > 0 {
-                    assert_bufs(&all, load.pid(), ring, false, way);
-                }
-            }
-        }
-    }
-    done()
-}
-
-fn lsring_prints_every_ring() -> Outcome {
-    let loads = [
-        workload("--rings 3 --bufs 2 --len 9000 --files 4"),
-        workload("--rings 2 --setup defer-taskrun --sparse 50 --bufs 5"),
-    ];
-    let check = |all: &[Value], load: &Workload| {
-        for ring in &load.report().rings {
-            let [record] = of_type(all, "ring", ring)[..] else {
-                panic!("one line a ring");
-            };
-            assert_ring(record, load.pid(), ring, Way::TaskFile);
-        }
-    };
-    for load in &loads {
-        let all = records("lsring", &format!("--pid {}", load.pid()));
-        assert_eq!(all.len(), load.report().rings.len());
-        check(&all, load);
-    }
-    let ran = run("lsring", "--format json");
     assert!(ran.status.success(), "{ran:?}");
-    let all: Vec<Value> = ran
-        .stdout
-        .lines()
-        .map(|l| serde_json::from_str(l).unwrap())
-        .collect();
-    assert!(all.iter().all(|record| record["type"] == "ring"));
-    loads.iter().for_each(|load| check(&all, load));
+    for ring in &load.report().rings {
+        let inode = format!("\"ring\":{},", ring.inode.expect("an inode"));
+        let lines = ran.stdout.lines().filter(|line| line.contains(&inode));
+        assert_eq!(lines.count(), 1 + 3);
+    }
     done()
 }
 
-/// `fd` is null, and the holder says how it holds the ring.
-fn rings_without_a_descriptor() -> Outcome {
-    for (option, via) in [("--no-fd", "registered"), ("--mapping-only", "mapping")] {
-        let load = workload(&format!("--rings 1 --bufs 4 --len 10 --tag 6 {option}"));
-        let report = &load.report().rings[0];
-        let all = records("dump_bufs", &format!("--pid {}", load.pid()));
-        assert_eq!(all.len(), 1 + 4);
-        let holder = &all[0]["holders"][0];
-        assert_eq!(holder["via"], via);
-        assert_eq!(holder["registered_index"], json!(report.registered_index));
-        for (buf, want) in all[1..].iter().zip(report.expected().iter().flatten()) {
-            assert_eq!(
-                (&buf["pid"], &buf["fd"]),
-                (&json!(load.pid()), &Value::Null)
-            );
-            assert_eq!(
-                (&buf["addr"], &buf["tag"]),
-                (&json!(want.addr), &json!(want.tag))
-            );
+fn dump_bufs_prints_text() -> Outcome {
+    let mut ring = RingBuilder::new(8).build()?;
+    ring.register_tagged(&[BufSpec::new(300).tagged(5), BufSpec::new(9000).at(1)])?;
+    let args = format!("--pid {} --fd {}", process::id(), ring.raw_fd());
+    let ran = run("dump_bufs", &args);
+    assert!(ran.status.success() && ran.stderr.is_empty(), "{ran:?}");
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    let expected = ring.expected();
+    assert_eq!(lines.len(), 2 + expected.len(), "{ran:?}");
+    let inode = ring.inode().expect("an inode").to_string();
+    assert!(lines[0].contains(&inode), "{ran:?}");
+    let sum = pinned_bytes(expected).to_string();
+    assert!(lines[1].contains(&sum), "{ran:?}");
+    for (line, buf) in lines[2..].iter().zip(expected.iter().flatten()) {
+        let address = format!("{:x}", buf.addr);
+        let len = format!("{} bytes", buf.len);
+        assert!(line.contains(&address) && line.contains(&len), "{line}");
+    }
+    done()
+}
+
+fn dump_bufs_says_why_not() -> Outcome {
+    for (args, says) in [
+        ("--pid 4194305", "no process 4194305"),
+        ("--backend none", "none"),
+        ("--format xml", "--format xml"),
+        ("--pid", "--pid needs a value"),
+        ("--pid x", "invalid digit"),
+    ] {
+        let ran = run("dump_bufs", args);
+        assert_eq!((ran.status.code(), &*ran.stdout), (Some(1), ""), "{ran:?}");
+        assert!(ran.stderr.contains(says), "{says}: {ran:?}");
+        assert!(!ran.stderr.contains("panicked"), "{ran:?}");
+    }
+    done()
+}
+
+fn own_ring_shows_what_it_registered() -> Outcome {
+    let ran = run("own_ring", "");
+    assert!(ran.status.success() && ran.stderr.is_empty(), "{ran:?}");
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    let [head, file, empty, socket, bufs] = &lines[..] else {
+        panic!("{ran:?}");
+    };
+    let inode = std::fs::metadata(example("own_ring"))?.ino();
+    assert!(head.starts_with("read by "), "{head}");
+    let start = format!("file 0: regular, inode {inode}, descriptors [");
+    assert!(file.starts_with(&start), "{file}");
+    assert_eq!(*empty, "file 1: empty");
+    assert!(socket.starts_with("file 2: socket, inode "), "{socket}");
+    assert_eq!(*bufs, "buffers: 0 in 4 slots");
+    done()
+}
+
+/// Other trials make rings and take them away meanwhile.
+fn poll_rings_counts_its_rounds() -> Outcome {
+    let load = workload("--rings 2 --bufs 2 --len 3000");
+    let ran = run("poll_rings", "2");
+    assert!(ran.status.success() && ran.stderr.is_empty(), "{ran:?}");
+    let rounds: Vec<Vec<&str>> = (ran.stdout.split("round ").skip(1))
+        .map(|round| round.lines().collect())
+        .collect();
+    assert_eq!(rounds.len(), 2, "{ran:?}");
+    for ring in &load.report().rings {
+        let start = format!("  ring {} of \"workload\"", ring.inode.expect("an inode"));
+        let bytes = format!("{} bytes", pinned_bytes(&ring.expected()));
+        for (round, end) in rounds.iter().zip([", new", ""]) {
+            let line = round.iter().find(|line| line.starts_with(&start));
+            let line = line.unwrap_or_else(|| panic!("{start}: {ran:?}"));
+            assert!(line.ends_with(&format!("{bytes}{end}")), "{line}");
         }
     }
     done()

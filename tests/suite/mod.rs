@@ -45,9 +45,6 @@ mod epoll;
 mod epoll_torn;
 mod errors;
 mod examples;
-mod examples_epoll;
-mod examples_exit;
-mod examples_shown;
 mod fakes;
 mod files;
 mod finding;
@@ -74,6 +71,10 @@ mod setups;
 mod soak;
 mod stress;
 mod tables;
+mod tool;
+mod tool_epoll;
+mod tool_exit;
+mod tool_shown;
 mod torn;
 mod types;
 mod unprivileged;
@@ -121,9 +122,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         errors::trials(),
         unprivileged::trials(),
         examples::trials(),
-        examples_shown::trials(),
-        examples_epoll::trials(),
-        examples_exit::trials(),
+        tool::trials(),
+        tool_shown::trials(),
+        tool_epoll::trials(),
+        tool_exit::trials(),
         types::trials(),
         limits::trials(),
         warm::trials(),

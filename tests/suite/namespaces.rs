@@ -16,7 +16,7 @@ use super::oracle::{
     status, Way,
 };
 use super::results::skip;
-use super::run::{again, example, in_pid_namespace, output, workload, Killed};
+use super::run::{again, in_pid_namespace, output, tool, workload, Killed};
 use super::{done, inner, Outcome};
 
 trials![seen_from_above, seen_from_inside];
@@ -163,13 +163,14 @@ pub(super) fn inside() {
             _ => panic!("{error:?}"),
         }
     }
-    examples_inside(&inodes, &[me, load.pid(), held.pid()]);
+    tool_inside(&inodes, &[me, load.pid(), held.pid()]);
 }
 
-fn examples_inside(inodes: &BTreeSet<u64>, pids: &[u32]) {
-    for name in ["lsring", "dump_bufs"] {
-        let mut command = Command::new(example(name));
-        command.env_remove(inner::MODE).args(["--format", "json"]);
+fn tool_inside(inodes: &BTreeSet<u64>, pids: &[u32]) {
+    for name in ["list", "bufs"] {
+        let mut command = Command::new(tool());
+        command.env_remove(inner::MODE);
+        command.args([name, "--format", "json"]);
         let ran = output(&mut command);
         assert!(ran.status.success(), "{name}: {ran:?}");
         let mut seen = BTreeSet::new();

@@ -15,11 +15,11 @@ use uring_testkit::{
     TestRing,
 };
 
-use super::examples::{records, run};
 use super::memory::{available_bytes, HUGE};
 use super::oracle::{error_at_last, kernel, rings_of, Way, LOCKED};
 use super::results::skip;
 use super::run::{again, workload};
+use super::tool::{records, run};
 use super::{done, inner, Outcome};
 
 trials![
@@ -36,8 +36,8 @@ trials![
     another_ring_and_a_dead_one,
     of_another_process_by_every_holder,
     fdinfo_cannot,
-    dump_bufs_lists_them,
-    dump_bufs_joins_them_for_people,
+    the_tool_lists_them,
+    the_tool_joins_them_for_people,
 ];
 
 const GIB: u64 = 1 << 30;
@@ -469,7 +469,7 @@ fn backends() -> impl Iterator<Item = Way> {
     ways().filter(|way| *way != Way::Locked)
 }
 
-fn dump_bufs_lists_them() -> Outcome {
+fn the_tool_lists_them() -> Outcome {
     let mut ring = ring();
     ring.register_sparse(5)?;
     let specs = [BufSpec::new(10_000).at(99), BufSpec::new(1)];
@@ -477,7 +477,7 @@ fn dump_bufs_lists_them() -> Outcome {
     let only = format!("--pid {} --fd {}", std::process::id(), ring.raw_fd());
     for backend in backends().map(Way::backend) {
         let args = format!("{only} --backend {backend} --pages");
-        let mut lines = records("dump_bufs", &args).into_iter().peekable();
+        let mut lines = records("bufs", &args).into_iter().peekable();
         assert_eq!(lines.next().expect("a line")["type"], "ring");
         for index in [2, 3] {
             let buf = lines.next().expect("a line");
@@ -501,7 +501,7 @@ fn dump_bufs_lists_them() -> Outcome {
         assert_eq!(lines.next(), None);
     }
     // What fdinfo does not show is missed once, the rest is there.
-    let ran = run("dump_bufs", &format!("{only} --backend fdinfo --pages"));
+    let ran = run("bufs", &format!("{only} --backend fdinfo --pages"));
     assert_eq!(ran.status.code(), Some(3), "{ran:?}");
     assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
     let address = ring.expected()[2].expect("a buffer").addr;
@@ -509,7 +509,7 @@ fn dump_bufs_lists_them() -> Outcome {
     done()
 }
 
-fn dump_bufs_joins_them_for_people() -> Outcome {
+fn the_tool_joins_them_for_people() -> Outcome {
     let mut ring = ring();
     ring.register(&[BufSpec::new(300_000).at(99)])?;
     let pinned = frames(&ring.expected()[0].expect("a buffer"));
@@ -517,7 +517,7 @@ fn dump_bufs_joins_them_for_people() -> Outcome {
     let runs = 1 + breaks.count();
     let only = format!("--pid {} --fd {}", std::process::id(), ring.raw_fd());
     for backend in backends().map(Way::backend) {
-        let ran = run("dump_bufs", &format!("{only} --backend {backend} --pages"));
+        let ran = run("bufs", &format!("{only} --backend {backend} --pages"));
         let head = format!("buffer 0: {} pages in {runs} run", pinned.len());
         let mut lines = ran.stdout.lines().skip_while(|line| !line.contains(&head));
         assert!(lines.next().is_some(), "{head}: {ran:?}");

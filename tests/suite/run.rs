@@ -1,4 +1,4 @@
-//! Other programs: the workload, the examples, and this program again.
+//! Other programs: the workload, `uringctl`, the examples, and this program again.
 
 use std::fs;
 use std::io::{self, Read};
@@ -22,21 +22,29 @@ pub(crate) fn workload(args: &str) -> Workload {
     Workload::spawn(args.split_whitespace()).unwrap_or_else(|e| panic!("workload {args}: {e}"))
 }
 
+/// `uringctl` of the same build.
+#[track_caller]
+pub(crate) fn tool() -> PathBuf {
+    built("uringctl", "cargo build -p uring-tools")
+}
+
 /// An example of the same build.
 #[track_caller]
 pub(crate) fn example(name: &str) -> PathBuf {
+    built(&format!("examples/{name}"), "cargo build --examples")
+}
+
+/// What lies in the folder of this program's build, or above it.
+#[track_caller]
+fn built(path: &str, command: &str) -> PathBuf {
     let me = std::env::current_exe().expect("my own path");
-    let path = me
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|dir| dir.join("examples").join(name))
+    let folders = me.ancestors().skip(1).take(2);
+    let found = folders
+        .map(|dir| dir.join(path))
         .find(|path| path.is_file());
-    path.unwrap_or_else(|| {
-        panic!(
-            "no example `{name}` near {}: run `cargo build --examples` (same profile)",
-            me.display()
-        )
+    found.unwrap_or_else(|| {
+        let near = me.display();
+        panic!("no {path} near {near}: run `{command}` (same profile)")
     })
 }
 

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: a program with known rings, and the examples pointed at it.
+//! `cargo xtask demo`: a program with known rings, and what `uringctl` shows of it.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -15,24 +15,23 @@ use crate::run::{cmd, echo, heading, line, Cmd};
 use crate::vm::{self, Vm};
 use crate::{system, workspace};
 
-/// The examples, and what each is to show.
+/// What is shown, and by which command.
 const SHOWN: &[(&str, &str)] = &[
-    ("Its registered buffers, and who pins them", "dump_bufs"),
-    ("Its registered files", "dump_files"),
-    ("Its rings", "lsring"),
+    ("Its registered buffers, and who pins them", "uringctl bufs"),
+    ("Its registered files", "uringctl files"),
+    ("Its rings", "uringctl list"),
+    (
+        "Its buffers again, by a short program (examples/dump_bufs.rs)",
+        "examples/dump_bufs",
+    ),
 ];
 
-/// Builds the examples and the workload, and shows the ones at work on the other.
+/// Builds `uringctl` and the workload, and shows the one at work on the other.
 pub(crate) fn demo() -> Result<()> {
     build()?;
     show("--preset demo", "")?;
-    println!("Try the examples on any process that uses io_uring:");
-    for (_, example) in SHOWN {
-        println!(
-            "  {} --help",
-            built()?.join("examples").join(example).display()
-        );
-    }
+    println!("Try it on any process that uses io_uring:");
+    println!("  {} --help", built()?.join("uringctl").display());
     Ok(())
 }
 
@@ -60,36 +59,38 @@ fn build() -> Result<()> {
     system::ensure(system::BUILD)?;
 
     heading("Build");
-    let examples = SHOWN.iter().flat_map(|(_, example)| ["--example", example]);
-    line("cargo build --release -p uring-bpf-iter")
-        .args(examples)
-        .args("-p uring-testkit --bin workload".split_whitespace())
-        .run()
+    let packages = "-p uring-tools -p uring-testkit -p uring-bpf-iter";
+    let targets = "--bin uringctl --bin workload --example dump_bufs";
+    line(&format!("cargo build --release {packages} {targets}")).run()
 }
 
 fn built() -> Result<PathBuf> {
     Ok(workspace::target_dir()?.join("release"))
 }
 
-/// Starts a workload and points the examples at it.
+/// Starts a workload and runs the commands on it.
 fn show(rings: &str, options: &str) -> Result<()> {
     let built = built()?;
     heading("A program with io_uring instances of known contents");
     let workload = Workload::start(cmd([built.join("workload")]).args(rings.split_whitespace()))?;
     let pid = workload.child.id();
     if !system::is_root() {
-        println!("(not root: the BPF backends are out of reach, the examples say what they use)");
+        println!(
+            "(not root: the BPF backends are out of reach, and the commands say what they use)"
+        );
     }
 
     let mut failed = Vec::new();
-    for (title, example) in SHOWN {
+    for (title, shown) in SHOWN {
         heading(title);
-        let command = cmd([built.join("examples").join(example)])
+        let (program, subcommand) = shown.split_once(' ').unwrap_or((shown, ""));
+        let command = cmd([built.join(program)])
+            .args(subcommand.split_whitespace())
             .args(["--pid", &pid.to_string()])
             .args(options.split_whitespace());
         if let Err(error) = command.run() {
             println!("{error:#}");
-            failed.push(*example);
+            failed.push(*shown);
         }
     }
 

@@ -19,24 +19,18 @@ mod wire;
 pub(crate) use descriptors::list as list_descriptors;
 pub(crate) use table::{Table, BUFS, EPOLL, FILES, PAGES};
 
-use crate::backend::reader::{Reader, Search};
+use crate::backend::reader::{Opened, Search};
 use crate::backend::select::NotOpened;
 use crate::locator::Locator;
 use crate::record::Plain;
 
 /// A reader of a table by the iterators of a patched kernel.
-pub(crate) fn native<R: Plain>(
-    table: &'static Table<R>,
-    locator: Locator,
-) -> Result<Box<dyn Reader<R>>, NotOpened> {
+pub(crate) fn native<R: Plain>(table: &'static Table<R>, locator: Locator) -> Opened<R> {
     Ok(Box::new(native::Native::open(table, locator)?))
 }
 
 /// A reader of a table by the iterators of a stock kernel.
-pub(crate) fn task_file<R: Plain>(
-    table: &'static Table<R>,
-    locator: Locator,
-) -> Result<Box<dyn Reader<R>>, NotOpened> {
+pub(crate) fn task_file<R: Plain>(table: &'static Table<R>, locator: Locator) -> Opened<R> {
     Ok(Box::new(task_file::TaskFile::open(table, locator)?))
 }
 

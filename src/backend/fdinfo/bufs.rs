@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::backend::fdinfo::proc::{self, is_gone, list_consistency};
 use crate::backend::fdinfo::text::{parse, RingText, Text};
-use crate::backend::reader::{How, Reader};
+use crate::backend::reader::{How, Opened, Reader};
 use crate::backend::select::NotOpened;
 use crate::choice::Backend;
 use crate::error::{Contention, Error, Limitation, Missed, Operation, Result};
@@ -15,7 +15,7 @@ use crate::retry::Retry;
 use crate::ring::Via;
 
 /// Opens the table of a ring that has a descriptor.
-pub(crate) fn open(locator: Locator) -> Result<Box<dyn Reader<RegisteredBuf>>, NotOpened> {
+pub(crate) fn open(locator: Locator) -> Opened<RegisteredBuf> {
     Ok(Box::new(BufReader::open(locator)?))
 }
 

@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 
 use crate::backend::fdinfo::proc::{self, is_gone};
-use crate::backend::reader::{How, Reader};
+use crate::backend::reader::{How, Opened, Reader};
 use crate::backend::select::NotOpened;
 use crate::choice::Backend;
 use crate::error::{Error, Missed, Result};
@@ -17,7 +17,7 @@ use crate::record::{BufFields, Consistency, EpollItem, FileIdentity, Snapshot};
 use crate::retry::Retry;
 
 /// Opens an epoll set by its descriptor.
-pub(crate) fn open(locator: Locator) -> Result<Box<dyn Reader<EpollItem>>, NotOpened> {
+pub(crate) fn open(locator: Locator) -> Opened<EpollItem> {
     Ok(Box::new(EpollReader::open(locator)?))
 }
 

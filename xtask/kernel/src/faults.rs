@@ -132,7 +132,7 @@ fn chosen(faults: Vec<Fault>, only: &[String]) -> Result<Vec<Fault>> {
 
 /// The program of the crate's own trials, and what it starts, compiled.
 fn trials() -> Result<PathBuf> {
-    line("cargo build --quiet -p uring-testkit --bins").run()?;
+    line("cargo build --quiet -p uring-testkit -p uring-tools --bins").run()?;
     line("cargo build --quiet --examples").run()?;
     workspace::test_program("integration")
 }

@@ -178,7 +178,7 @@ fn instructions(log: &Log) -> Result<Outcome> {
 
 /// Runs the trials of a machine in one boot.
 fn suite(log: &Log, series: &str, machine: Machine) -> Result<Outcome> {
-    log.run(line("cargo build -p uring-testkit --bins"))?;
+    log.run(line("cargo build -p uring-testkit -p uring-tools --bins"))?;
     log.run(line("cargo build --examples"))?;
     log.run(line("cargo test --test integration --no-run"))?;
     let program = workspace::test_program("integration")?;

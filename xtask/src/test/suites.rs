@@ -56,7 +56,7 @@ pub(super) fn run_integration(adapt: impl Fn(Cmd) -> Cmd, left_out: &[&str]) -> 
         println!("NOT ROOT: tests that load BPF programs will fail. Run this as root.");
     }
     // Cargo builds no binaries of a package that is only depended on.
-    adapt(line("cargo build -p uring-testkit --bins")).run()?;
+    adapt(line("cargo build -p uring-testkit -p uring-tools --bins")).run()?;
     adapt(line("cargo build --examples")).run()?;
     let tests = adapt(line(&format!("{LIMIT} cargo test --test integration")));
     let skips = left_out.iter().flat_map(|name| ["--skip", name]);

@@ -1,58 +1,57 @@
-//! Every registered file of every io_uring of the machine.
-
-mod common;
+//! `uringctl files`: the registered files of each ring, and which of them its
+//! process also has a descriptor for.
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
-use common::{or_unknown, ring_json, Args, Format, Program, Stop, Tables};
-use serde_json::{json, Value};
+use clap::Args;
+use serde_json::json;
 use uring_bpf_iter::{
     Backend, Consistency, Descriptors, Error, FileIdentity, RegisteredFile, Ring, UringFileIter,
 };
 
-/// Shows the registered files of the io_uring instances of the machine, direct
-/// descriptors among them
-#[derive(Parser)]
-#[command(version, after_help = common::EXIT_CODES)]
-struct Options {
+use crate::args::{Format, Rings};
+use crate::exit::Stop;
+use crate::json::{time_ms, Line};
+use crate::rings::{self, Tables};
+use crate::table::Table;
+use crate::text::{self, count, device, how_read, or_unknown, printable};
+
+#[derive(Args)]
+pub(crate) struct Options {
     #[command(flatten)]
-    args: Args,
-    /// Show the path of each file, too, where there is a way to it
+    rings: Rings,
+    /// Show the path of each file as well, where it can be found out
     #[arg(long)]
     paths: bool,
 }
 
-fn main() -> ExitCode {
-    let options = Options::parse();
-    let args = &options.args;
+pub(crate) fn main(options: &Options) -> ExitCode {
+    let args = &options.rings;
     let mut tables = Tables::default();
-    Program::main("dump_files", args, |program, finder, out| {
-        let survey = args.find(finder)?;
-        program.note_survey(args, &survey);
-        for ring in survey.rings {
-            match look(&options, &mut tables, &ring) {
-                Ok(seen) if args.format == Format::Json => print_json(args, &seen, out)?,
-                Ok(seen) => print_table(&options, &seen, out)?,
-                Err(error) => {
-                    program.note_error(&error);
-                }
+    rings::main("files", args, |run, rings, out| {
+        for ring in &rings {
+            let Some(seen) = run.noted(look(options, &mut tables, ring)) else {
+                continue;
+            };
+            match args.common.format {
+                Format::Json => print_json(args, &seen, out)?,
+                Format::Table => print_table(options, &seen, out)?,
             }
         }
         Ok(())
     })
 }
 
-/// The table of one ring, and who else has its files.
+/// The table of one ring, and the descriptors of its process.
 struct Seen<'a> {
     ring: &'a Ring,
     files: Vec<RegisteredFile>,
     consistency: Consistency,
     backend: Backend,
     descriptors: Descriptors,
-    /// One for each file, if they were asked for.
+    /// One for each slot; `None` without --paths.
     paths: Vec<Option<PathBuf>>,
 }
 
@@ -61,7 +60,7 @@ fn look<'a>(
     tables: &mut Tables<RegisteredFile>,
     ring: &'a Ring,
 ) -> Result<Seen<'a>, Error> {
-    let args = &options.args;
+    let args = &options.rings;
     let iter = tables.of(args, ring)?;
     let descriptors = iter.descriptors()?;
     let snapshot = args.read(iter)?;
@@ -83,7 +82,7 @@ fn look<'a>(
     })
 }
 
-/// By a descriptor of the owner, else by the kernel's own word.
+/// By a descriptor of the process, else by the kernel's iterator.
 fn path(
     iter: &mut UringFileIter,
     descriptors: &Descriptors,
@@ -104,7 +103,7 @@ fn path(
 
 /// The slots that are to be shown, with their paths.
 fn shown<'a>(
-    args: &Args,
+    args: &Rings,
     seen: &'a Seen<'_>,
 ) -> impl Iterator<Item = (&'a RegisteredFile, Option<String>)> {
     let all = args.all_slots;
@@ -113,45 +112,43 @@ fn shown<'a>(
         .map(|(slot, path)| (slot, path.as_ref().map(|path| path.display().to_string())))
 }
 
-fn print_json(args: &Args, seen: &Seen<'_>, out: &mut dyn Write) -> Result<(), Stop> {
-    let (pid, fd) = common::named_by(seen.ring, args);
-    let mut head = ring_json(seen.ring);
-    head["backend"] = seen.backend.to_string().into();
-    head["consistency"] = seen.consistency.to_string().into();
-    head["nr_files"] = seen.files.len().into();
-    writeln!(out, "{head}")?;
+fn print_json(args: &Rings, seen: &Seen<'_>, out: &mut dyn Write) -> Result<(), Stop> {
+    // These replace the ring's own, which come from the search.
+    let read = json!({
+        "time_ms": time_ms(),
+        "backend": seen.backend.to_string(),
+        "consistency": seen.consistency.to_string(),
+        "nr_files": seen.files.len(),
+    });
+    let head = Line::new("ring").with(read)?;
+    head.with(seen.ring)?.print(out)?;
+    let key = args.key(seen.ring);
     for (slot, path) in shown(args, seen) {
-        let mut line = json!({
-            "type": "file",
-            "pid": pid,
-            "fd": fd,
-            "ring": seen.ring.inode,
-            "index": slot.index(),
-            "empty": slot.is_empty_slot(),
-            "tag": slot.tag(),
+        let fds = slot.file().map(|file| seen.descriptors.of(file));
+        let owner = json!({
             "path": path,
+            "owner_pid": seen.descriptors.pid(),
+            "owner_fds": fds,
         });
-        common::add_file(&mut line, slot.file());
-        line["owner_pid"] = seen.descriptors.pid().into();
-        line["owner_fds"] = (slot.file()).map_or(Value::Null, |f| seen.descriptors.of(f).into());
-        writeln!(out, "{line}")?;
+        let line = Line::new("file").with(key)?.with(slot)?;
+        line.with(owner)?.print(out)?;
     }
     Ok(())
 }
 
 fn print_table(options: &Options, seen: &Seen<'_>, out: &mut dyn Write) -> Result<(), Stop> {
-    let args = &options.args;
-    common::print_ring(seen.ring, args, out)?;
+    let args = &options.rings;
+    text::print_ring(seen.ring, args, out)?;
     let filled = seen.files.iter().filter_map(RegisteredFile::file);
     let direct = |file: &&FileIdentity| seen.descriptors.of(file).is_empty();
     writeln!(
         out,
         "  {} in {}, {} without a descriptor in process {} ({})",
-        common::count(filled.clone().count(), "file"),
-        common::count(seen.files.len(), "slot"),
+        count(filled.clone().count(), "file"),
+        count(seen.files.len(), "slot"),
         filled.filter(direct).count(),
         seen.descriptors.pid(),
-        common::how_read(seen.consistency, "uring_lock"),
+        how_read(seen.consistency, "uring_lock"),
     )?;
     if shown(args, seen).next().is_some() {
         let header = [
@@ -165,16 +162,14 @@ fn print_table(options: &Options, seen: &Seen<'_>, out: &mut dyn Write) -> Resul
             "TAG",
             "PATH",
         ];
-        let mut table = common::table(header, &[0, 2, 3, 4, 5, 7]);
+        let mut table = Table::new(header, &[0, 2, 3, 4, 5, 7]);
         for (slot, path) in shown(args, seen) {
-            table.add_row(row(seen, slot, path));
+            table.add(row(seen, slot, path));
         }
         if !options.paths {
-            table
-                .column_mut(8)
-                .map(|column| column.set_constraint(comfy_table::ColumnConstraint::Hidden));
+            table.hide(8);
         }
-        common::print_indented(&table, out)?;
+        table.print_indented(out)?;
     }
     writeln!(out)?;
     Ok(())
@@ -187,12 +182,11 @@ fn row(seen: &Seen<'_>, slot: &RegisteredFile, path: Option<String>) -> Vec<Stri
     let fds: Vec<String> = (seen.descriptors.of(file).iter())
         .map(i32::to_string)
         .collect();
-    let (major, minor) = file.device();
     vec![
         slot.index().to_string(),
         file.kind().to_string(),
         file.inode().to_string(),
-        format!("{major}:{minor}"),
+        device(file),
         format!("{:#o}", file.flags()),
         file.position().to_string(),
         match fds.is_empty() {
@@ -200,6 +194,6 @@ fn row(seen: &Seen<'_>, slot: &RegisteredFile, path: Option<String>) -> Vec<Stri
             false => fds.join(","),
         },
         format!("{:#x}", slot.tag()),
-        or_unknown(path.map(|path| common::printable(&path))),
+        or_unknown(path.map(|path| printable(&path))),
     ]
 }

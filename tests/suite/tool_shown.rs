@@ -1,4 +1,4 @@
-//! `dump_bufs` and `lsring` before a person: tables, `--watch`, a pager that
+//! `uringctl bufs` and `uringctl list` before a person: tables, `--watch`, a pager that
 //! has seen enough.
 
 use std::io::{BufRead, BufReader};
@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use uring_testkit::page_size;
 
-use super::examples::run;
 use super::oracle::pinned_bytes;
-use super::run::{example, wait, workload, Killed};
+use super::run::{tool, wait, workload, Killed};
+use super::tool::run;
 use super::{done, Outcome};
 
 trials![
@@ -21,7 +21,7 @@ trials![
 fn tables_are_for_people() -> Outcome {
     let load = workload("--rings 2 --bufs 3 --len 8192 --tag 4660");
     let report = load.report();
-    let ran = run("dump_bufs", &format!("--pid {}", load.pid()));
+    let ran = run("bufs", &format!("--pid {}", load.pid()));
     assert!(ran.status.success() && ran.stderr.is_empty(), "{ran:?}");
     for ring in &report.rings {
         let head = format!(
@@ -43,7 +43,7 @@ fn tables_are_for_people() -> Outcome {
             );
         }
     }
-    let ran = run("lsring", &format!("--pid {}", load.pid()));
+    let ran = run("list", &format!("--pid {}", load.pid()));
     assert!(ran.status.success() && ran.stderr.is_empty(), "{ran:?}");
     let lines: Vec<&str> = ran.stdout.lines().collect();
     assert_eq!(
@@ -65,9 +65,9 @@ fn tables_are_for_people() -> Outcome {
 fn watch_looks_again() -> Outcome {
     let load = workload("--rings 1");
     let pid = load.pid().to_string();
-    for name in ["dump_bufs", "lsring"] {
-        let mut command = Command::new(example(name));
-        command.args(["--format", "json", "--watch", "1", "--pid", &pid]);
+    for name in ["bufs", "list"] {
+        let mut command = Command::new(tool());
+        command.args([name, "--format", "json", "--watch", "1", "--pid", &pid]);
         let mut child = Killed(command.stdout(Stdio::piped()).spawn()?);
         let lines = BufReader::new(child.0.stdout.take().expect("piped")).lines();
         let heads = lines.map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
@@ -85,8 +85,8 @@ fn a_closed_pipe_ends_it_quietly() -> Outcome {
     // More than a pipe holds.
     let load = workload("--rings 2 --bufs 5000 --len 1");
     for extra in [&[][..], &["--watch", "1"]] {
-        let mut command = Command::new(example("dump_bufs"));
-        command.args(["--format", "json", "--pid", &load.pid().to_string()]);
+        let mut command = Command::new(tool());
+        command.args(["bufs", "--format", "json", "--pid", &load.pid().to_string()]);
         command
             .args(extra)
             .stdout(Stdio::piped())

@@ -1,4 +1,4 @@
-//! What `epoll_items` prints, and how it ends, against what was added.
+//! What `uringctl epoll` prints, and how it ends, against what was added.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::process;
@@ -9,10 +9,10 @@ use uring_bpf_iter::Backend;
 use uring_testkit::{EpollItem, EpollSet, LockHolder};
 
 use super::epoll::backends;
-use super::examples::run;
 use super::files::kind;
 use super::oracle::has_native;
 use super::run::{idle_process, Output};
+use super::tool::run;
 use super::{done, Outcome};
 
 trials![
@@ -36,7 +36,7 @@ fn set() -> EpollSet {
 }
 
 fn items(args: &str) -> Output {
-    run("epoll_items", args)
+    run("epoll", args)
 }
 
 #[track_caller]
@@ -175,7 +175,7 @@ fn how_it_ends() -> Outcome {
     assert_ended(
         &format!("--pid {me} --fd {fd}"),
         1,
-        "no epoll set: it is anon_inode:[eventfd]",
+        "epoll set: it is anon_inode:[eventfd]",
     );
     assert_ended(&format!("--pid {me} --fd 19999"), 1, "no descriptor 19999");
     if !has_native() {

@@ -1,10 +1,10 @@
-//! How `dump_bufs` and `lsring` end: exit codes, and what goes where.
+//! How `uringctl` ends, by `bufs` and `list`: exit codes, and what goes where.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use super::examples::run;
-use super::run::{example, for_everyone, idle_process, output, workload, Output, NOBODY};
+use super::run::{for_everyone, idle_process, output, tool, workload, Output, NOBODY};
+use super::tool::run;
 use super::{done, Outcome};
 
 trials![
@@ -17,7 +17,7 @@ trials![
     a_busy_ring,
 ];
 
-const BOTH: [&str; 2] = ["dump_bufs", "lsring"];
+const BOTH: [&str; 2] = ["bufs", "list"];
 
 /// Nothing on stdout, a reason on stderr, and this code.
 #[track_caller]
@@ -62,7 +62,8 @@ fn no_such_process() -> Outcome {
     for name in BOTH {
         for pid in ["4194305", "0", "4294967295"] {
             let ran = run(name, &format!("--pid {pid} --format json"));
-            assert_ended(&ran, 1, &[name, &format!("no process {pid}")]);
+            let says = [&format!("uringctl {name}: "), &format!("no process {pid}")];
+            assert_ended(&ran, 1, &says.map(|says| &**says));
             let ran = run(name, &format!("--pid {pid} --fd 3"));
             assert_ended(&ran, 1, &[&format!("no process {pid}")]);
         }
@@ -76,7 +77,7 @@ fn descriptors_that_are_no_ring() -> Outcome {
     for name in BOTH {
         // Standard input of a workload is a pipe.
         let ran = run(name, &format!("--pid {pid} --fd 0"));
-        assert_ended(&ran, 1, &["no io_uring", "pipe:["]);
+        assert_ended(&ran, 1, &["io_uring", ": it is pipe:["]);
         let ran = run(name, &format!("--pid {pid} --fd 19999"));
         assert_ended(&ran, 1, &["no descriptor 19999"]);
     }
@@ -88,11 +89,8 @@ fn a_backend_that_cannot_serve() -> Outcome {
         return super::results::skip("this kernel has native iterators");
     }
     let load = workload("--rings 1");
-    // Rings are found by others; lsring reads no table.
-    for (name, target) in [
-        ("dump_bufs", "io_uring_buf"),
-        ("dump_files", "io_uring_file"),
-    ] {
+    // Rings are found by others; `list` reads no table.
+    for (name, target) in [("bufs", "io_uring_buf"), ("files", "io_uring_file")] {
         let ran = run(name, &format!("--pid {} --backend native", load.pid()));
         assert_ended(&ran, 3, &[name, "native", target]);
     }
@@ -102,11 +100,11 @@ fn a_backend_that_cannot_serve() -> Outcome {
 fn without_privilege() -> Outcome {
     let load = workload("--rings 1");
     let own = workload(&format!("--rings 1 --uid {NOBODY}"));
+    let program = for_everyone(&tool());
     for name in BOTH {
-        let program = for_everyone(&example(name));
         let nobody = |args: &str| {
             let mut command = Command::new(&program);
-            command.args(args.split_whitespace());
+            command.arg(name).args(args.split_whitespace());
             output(command.uid(NOBODY).gid(NOBODY).current_dir("/"))
         };
         let ran = nobody("--backend task-file --format json");
@@ -120,7 +118,7 @@ fn without_privilege() -> Outcome {
         let ran = nobody("--format json");
         assert_eq!(ran.status.code(), Some(0), "{ran:?}");
         assert!(ran.stderr.contains("using fdinfo"), "{ran:?}");
-        assert!(ran.stderr.contains("could not be looked at"), "{ran:?}");
+        assert!(ran.stderr.contains("could not be inspected"), "{ran:?}");
         assert!(
             ran.stdout.lines().all(|line| line.starts_with('{')),
             "{ran:?}"
@@ -137,20 +135,20 @@ fn a_busy_ring() -> Outcome {
         options.push("--locked");
     }
     for option in options {
-        let ran = run("dump_bufs", &format!("--pid {pid} --format json {option}"));
+        let ran = run("bufs", &format!("--pid {pid} --format json {option}"));
         assert_ended(&ran, 4, &["busy", "try again"]);
     }
-    let ran = run("dump_bufs", &format!("--pid {pid} --format json"));
+    let ran = run("bufs", &format!("--pid {pid} --format json"));
     assert!(ran.stderr.contains(&format!("process {pid}")), "{ran:?}");
     // A raw look does what the message says.
-    let ran = run("dump_bufs", &format!("--pid {pid} --format json --raw"));
+    let ran = run("bufs", &format!("--pid {pid} --format json --raw"));
     assert_eq!(
         (ran.status.code(), ran.stdout.lines().count()),
         (Some(0), 3),
         "{ran:?}"
     );
     // The list of rings goes without the sum.
-    let ran = run("lsring", &format!("--pid {pid} --format json"));
+    let ran = run("list", &format!("--pid {pid} --format json"));
     assert_eq!(
         (ran.status.code(), ran.stdout.lines().count()),
         (Some(0), 1),
@@ -158,7 +156,7 @@ fn a_busy_ring() -> Outcome {
     );
     assert!(ran.stdout.contains("\"pinned_bytes\":null"), "{ran:?}");
     if super::oracle::kernel() >= (6, 13) {
-        let ran = run("lsring", &format!("--pid {pid} --format json --locked"));
+        let ran = run("list", &format!("--pid {pid} --format json --locked"));
         assert_eq!(ran.status.code(), Some(4), "{ran:?}");
         assert!(ran.stdout.contains("\"pinned_bytes\":null"), "{ran:?}");
     }

@@ -1,0 +1,108 @@
+//! `uringctl list`: one line a ring.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+use uring_bpf_iter::{Consistency, Pinned, Queue, RegisteredBuf, Ring, Via};
+
+use crate::args::{Format, Rings};
+use crate::exit::Stop;
+use crate::json::{time_ms, Line};
+use crate::rings::{self, Tables};
+use crate::table::Table;
+use crate::text::{flags, human, or_unknown, printable};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    rings: Rings,
+}
+
+pub(crate) fn main(options: &Options) -> ExitCode {
+    let args = &options.rings;
+    let mut buffers = Tables::<RegisteredBuf>::default();
+    rings::main("list", args, |run, mut rings, out| {
+        // The search has sums already, but verified ones.
+        if args.locked || args.common.raw {
+            for ring in &mut rings {
+                let bufs = run.noted(buffers.read(args, ring));
+                ring.pinned = bufs.map(|bufs| Pinned::of(&bufs, bufs.consistency()));
+            }
+        }
+        match args.common.format {
+            Format::Table => print_table(args, &rings, out),
+            Format::Json => print_json(&rings, out),
+        }
+    })
+}
+
+fn print_json(rings: &[Ring], out: &mut dyn Write) -> Result<(), Stop> {
+    for ring in rings {
+        let line = Line::new("ring").with(json!({"time_ms": time_ms()}))?;
+        line.with(ring)?.print(out)?;
+    }
+    Ok(())
+}
+
+fn print_table(args: &Rings, rings: &[Ring], out: &mut dyn Write) -> Result<(), Stop> {
+    if rings.is_empty() {
+        return Ok(());
+    }
+    let header = [
+        "RING", "PID", "NAME", "FD", "HOLDERS", "UID", "SQ", "SQ HEAD", "SQ TAIL", "CQ", "CQ HEAD",
+        "CQ TAIL", "BUFS", "PINNED", "FILES", "FLAGS",
+    ];
+    let mut table = Table::new(header, &[0, 1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
+    for ring in rings {
+        table.add(row(args, ring));
+    }
+    Ok(table.print(out)?)
+}
+
+fn row(args: &Rings, ring: &Ring) -> [String; 16] {
+    let holder = args.holder(ring);
+    let queue = |queue: Option<Queue>| {
+        [
+            or_unknown(queue.map(|q| q.entries)),
+            or_unknown(queue.map(|q| q.head)),
+            or_unknown(queue.map(|q| q.tail)),
+        ]
+    };
+    let held = match holder.via {
+        Via::Registered(index) => format!("reg {index}"),
+        Via::Mapping => "mmap".into(),
+        _ => or_unknown(holder.fd()),
+    };
+    let ([sq, sq_head, sq_tail], [cq, cq_head, cq_tail]) = (queue(ring.sq), queue(ring.cq));
+    let mut bufs = or_unknown(ring.pinned.map(|pinned| pinned.buffers));
+    if args.all_slots {
+        bufs = format!("{bufs}/{}", or_unknown(ring.nr_bufs));
+    }
+    [
+        ring.inode.to_string(),
+        holder.pid.to_string(),
+        printable(&holder.name),
+        held,
+        ring.holders().len().to_string(),
+        holder.uid.to_string(),
+        sq,
+        sq_head,
+        sq_tail,
+        cq,
+        cq_head,
+        cq_tail,
+        bufs,
+        or_unknown(ring.pinned.map(pinned)),
+        or_unknown(ring.nr_files),
+        flags(ring.flags),
+    ]
+}
+
+fn pinned(pinned: Pinned) -> String {
+    match pinned.consistency {
+        Consistency::Raw => format!("{} raw", human(pinned.bytes)),
+        _ => human(pinned.bytes),
+    }
+}

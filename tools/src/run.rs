@@ -1,0 +1,100 @@
+//! One run of a subcommand: once or again and again, with notes on stderr.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use uring_bpf_iter::Error;
+
+use crate::exit::{self, Stop};
+
+/// What goes to stderr, and how the run has gone so far.
+pub(crate) struct Run {
+    command: &'static str,
+    worst: u8,
+}
+
+impl Run {
+    pub(crate) fn new(command: &'static str) -> Self {
+        Self { command, worst: 0 }
+    }
+
+    /// Runs `once`, with `watch` again and again, and gives the exit code.
+    pub(crate) fn repeat(
+        mut self,
+        watch: Option<u64>,
+        mut once: impl FnMut(&mut Self, &mut dyn Write) -> Result<(), Stop>,
+    ) -> ExitCode {
+        loop {
+            let mut out = io::BufWriter::new(io::stdout().lock());
+            let done = once(&mut self, &mut out).and_then(|()| out.flush().map_err(Stop::Io));
+            match done {
+                Ok(()) => {}
+                // The reader has seen enough.
+                Err(Stop::Io(e)) if e.kind() == io::ErrorKind::BrokenPipe => break,
+                Err(Stop::Io(e)) => {
+                    self.note(format_args!("cannot write: {e}"));
+                    self.worst = exit::FAILED;
+                    break;
+                }
+                Err(Stop::Failed(error)) => {
+                    // Everything found before it is printed all the same.
+                    let _ = out.flush();
+                    self.note_error(&error);
+                    break;
+                }
+            }
+            let Some(seconds) = watch else { break };
+            drop(out);
+            if reader_goes_within(Duration::from_secs(seconds)) {
+                break;
+            }
+        }
+        self.end()
+    }
+
+    /// The exit code of a run that went so.
+    pub(crate) fn end(self) -> ExitCode {
+        ExitCode::from(self.worst)
+    }
+
+    /// Writes a line to stderr.
+    pub(crate) fn note(&self, text: impl Display) {
+        // A failure to write to stderr cannot be reported anywhere.
+        let _ = writeln!(io::stderr(), "uringctl {}: {text}", self.command);
+    }
+
+    /// Says what went wrong, and remembers it for the exit code.
+    pub(crate) fn note_error(&mut self, error: &Error) {
+        self.note(error);
+        self.worst = self.worst.max(exit::code_of(error));
+    }
+
+    /// The value; an error is noted.
+    pub(crate) fn noted<T>(&mut self, result: Result<T, Error>) -> Option<T> {
+        result.map_err(|error| self.note_error(&error)).ok()
+    }
+}
+
+/// Waits, but no longer than somebody reads our stdout.
+fn reader_goes_within(pause: Duration) -> bool {
+    let stdout = io::stdout();
+    let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+    let end = Instant::now() + pause;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).ok();
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(0) => return false,
+            Ok(_) => return true,
+            Err(Errno::INTR) => {}
+            Err(_) => {
+                std::thread::sleep(left);
+                return false;
+            }
+        }
+    }
+}
