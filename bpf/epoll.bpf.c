@@ -210,9 +210,9 @@ static __always_inline int walk_file(const bool direct, struct bpf_iter__task_fi
 	if (!is_anon_file(direct, file, "[eventpoll]"))
 		return 0;
 	ep = word_at(false, file + bpf_core_field_offset(struct file, private_data));
-	if (request.which && ep != request.which)
+	if (request.set && ep != request.set)
 		return 0;
-	reply.which = ep;
+	reply.set = ep;
 	direct ? walk_direct(ep) : walk_compat(ep);
 	return 0;
 }

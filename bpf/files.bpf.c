@@ -73,7 +73,7 @@ int tell_path(struct bpf_iter__io_uring_file *it)
 {
 	struct file *file = it->file;
 
-	if (file && it->index == request.which)
+	if (file && it->index == request.slot)
 		path.len = bpf_d_path(&file->f_path, path.text, sizeof(path.text));
 	return 0;
 }

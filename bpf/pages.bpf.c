@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * The pages of one registered buffer of a ring, as segments. The table here is
- * the array of struct bio_vec of buffer `request.which`; it does not change as
+ * the array of struct bio_vec of buffer `request.slot`; it does not change as
  * long as the buffer is registered.
  */
 typedef struct segment record_t;
@@ -25,12 +25,12 @@ static __always_inline u32 open_table(const bool direct, u64 ctx, struct table *
 	*t = (struct table){};
 	if (!is_settled(&bufs))
 		return WALK_CHANGED;
-	if (request.which >= bufs.nr) {
+	if (request.slot >= bufs.nr) {
 		t->nr = bufs.nr;
 		return WALK_NO_SLOT;
 	}
 	/* As a plain number: the verifier allows no arithmetic on a typed one. */
-	imu = buf_at(false, &bufs, request.which);
+	imu = buf_at(false, &bufs, request.slot);
 	if (imu) {
 		t->nr = LOAD(direct, struct io_mapped_ubuf, imu, nr_bvecs);
 		t->slots = imu + bpf_core_field_offset(struct io_mapped_ubuf, bvec);
@@ -120,7 +120,7 @@ int dump_native(struct bpf_iter__io_uring_buf *it)
 	struct table bufs;
 
 	if (ubuf) {
-		if (it->index != request.which)
+		if (it->index != request.slot)
 			return 0;
 		dump_segments(ubuf);
 		return 1;
@@ -130,7 +130,7 @@ int dump_native(struct bpf_iter__io_uring_buf *it)
 	if (it->index >= bufs.nr) {
 		reply.nr_slots = it->index;
 		reply.status = WALK_NO_SLOT;
-	} else if (it->index == request.which) {
+	} else if (it->index == request.slot) {
 		reply.status = WALK_DONE;
 		return 1;
 	}

@@ -131,7 +131,8 @@ enum walk_status {
 /* What user space asks for. */
 struct walk_request {
 	__u64 inode; /* of the ring's file */
-	__u64 which; /* the buffer whose segments are wanted; the epoll set, or 0 */
+	__u64 slot; /* the buffer or file that is wanted, where it is one of a table */
+	__u64 set; /* opaque: the epoll set that is wanted, or 0 */
 	__u64 page_base; /* struct page of page frame 0, 0: not known or not permitted */
 	__u64 pidns; /* the namespace of `observer`, as the walk has answered */
 	__u32 mode; /* enum walk_mode */
@@ -153,7 +154,7 @@ struct walk_reply {
 	__u32 owner_sleeps; /* the owner is off the CPU, waiting */
 	__u32 pidns_level; /* of the reader */
 	__u64 pidns; /* of the reader, opaque */
-	__u64 which; /* opaque: the epoll set that was met */
+	__u64 set; /* opaque: the epoll set that was met */
 	char owner_comm[16];
 };
 
@@ -243,7 +244,7 @@ _Static_assert(sizeof(struct file_path) == 4104, "wire format");
 _Static_assert(sizeof(struct epoll_item) == 56, "wire format");
 _Static_assert(__builtin_offsetof(struct epoll_item, file.pos) == 32, "STABLE_WORDS");
 _Static_assert(sizeof(struct segment) == 24, "wire format");
-_Static_assert(sizeof(struct walk_request) == 56, "wire format");
+_Static_assert(sizeof(struct walk_request) == 64, "wire format");
 _Static_assert(sizeof(struct walk_reply) == 64, "wire format");
 _Static_assert(sizeof(struct frame_request) == 16, "wire format");
 _Static_assert(sizeof(struct frame_reply) == 16, "wire format");

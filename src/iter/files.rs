@@ -42,7 +42,8 @@ impl UringFileIter {
     /// # Errors
     ///
     /// [`Error::NoBackend`] if the kernel refuses the program,
-    /// [`Error::RingGone`] never.
+    /// [`Error::Unsupported`] with the fdinfo backend. A process that has ended has no
+    /// descriptors, which is not an error.
     pub fn descriptors(&mut self) -> Result<Descriptors> {
         let backend = self.selection().backend;
         if backend == Backend::Fdinfo {

@@ -10,7 +10,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 #[repr(C)]
 pub(crate) struct WalkRequest {
     pub(crate) inode: u64,
-    pub(crate) which: u64,
+    pub(crate) slot: u64,
+    pub(crate) set: u64,
     pub(crate) page_base: u64,
     pub(crate) pidns: u64,
     pub(crate) mode: u32,
@@ -44,7 +45,7 @@ pub(crate) struct WalkReply {
     pub(crate) owner_sleeps: u32,
     pub(crate) pidns_level: u32,
     pub(crate) pidns: u64,
-    pub(crate) which: u64,
+    pub(crate) set: u64,
     pub(crate) owner_comm: [u8; 16],
 }
 
@@ -194,14 +195,14 @@ pub(crate) struct RingSighting {
 }
 
 const _: () = {
-    assert!(size_of::<WalkRequest>() == 56);
-    assert!(offset_of!(WalkRequest, page_base) == 16);
-    assert!(offset_of!(WalkRequest, mode) == 32);
-    assert!(offset_of!(WalkRequest, fd) == 48);
-    assert!(offset_of!(WalkRequest, page_shift) == 52);
+    assert!(size_of::<WalkRequest>() == 64);
+    assert!(offset_of!(WalkRequest, page_base) == 24);
+    assert!(offset_of!(WalkRequest, mode) == 40);
+    assert!(offset_of!(WalkRequest, fd) == 56);
+    assert!(offset_of!(WalkRequest, page_shift) == 60);
     assert!(size_of::<WalkReply>() == 64);
     assert!(offset_of!(WalkReply, owner) == 8);
-    assert!(offset_of!(WalkReply, which) == 40);
+    assert!(offset_of!(WalkReply, set) == 40);
     assert!(offset_of!(WalkReply, owner_comm) == 48);
     assert!(size_of::<Descriptor>() == 24 && size_of::<FilePath>() == 4104);
     assert!(size_of::<FindRequest>() == 16 && size_of::<FindReply>() == 8);

@@ -78,7 +78,8 @@ pub(crate) fn descriptor(locator: &Locator) -> Result<OwnedFd, NotOpened> {
 mod tests {
     use super::*;
 
-    /// Auto goes on to the next backend after a refusal, not after a failure.
+    /// Without a chosen backend the next one is tried after a refusal, not after a
+    /// failure.
     #[test]
     fn other_patches_are_a_refusal_and_a_lack_of_memory_is_not() {
         for errno in [Errno::INVAL, Errno::TOOBIG] {

@@ -46,7 +46,7 @@ impl Paths {
     pub(crate) fn tell(&mut self, slot: u64) -> Result<Option<PathBuf>, Missed> {
         let fail = |e| Error::os("use an iterator", e);
         let request = WalkRequest {
-            which: slot,
+            slot,
             ..WalkRequest::default()
         };
         self.request.write(request).map_err(fail)?;

@@ -75,7 +75,7 @@ impl<R: Plain> Native<R> {
             self.maps.ask(WalkRequest {
                 mode: Mode::Locked as u32,
                 inode: self.locator.inode,
-                which: slot,
+                slot,
                 ..WalkRequest::default()
             })?;
             let maps = &self.maps;

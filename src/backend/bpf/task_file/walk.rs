@@ -144,15 +144,12 @@ impl<R: Plain> Walker<R> {
     pub(crate) fn request(&self, slot: u64) -> WalkRequest {
         let request = WalkRequest {
             inode: self.locator.inode,
-            which: slot,
+            slot,
+            set: self.set,
             ..WalkRequest::default()
         };
         match (self.locator.kind, self.locator.places[0].via) {
-            (Kind::Epoll, Via::Descriptor(fd)) => WalkRequest {
-                which: self.set,
-                fd,
-                ..request
-            },
+            (Kind::Epoll, Via::Descriptor(fd)) => WalkRequest { fd, ..request },
             _ => request,
         }
     }
@@ -163,7 +160,7 @@ impl<R: Plain> Walker<R> {
             let reply = self.ask_here(mode, slot)?;
             if reply.status() != Some(Status::NotFound) {
                 if self.locator.kind == Kind::Epoll {
-                    self.set = reply.which;
+                    self.set = reply.set;
                 }
                 return Ok(reply);
             }
