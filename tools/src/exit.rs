@@ -9,14 +9,14 @@ pub(crate) const FAILED: u8 = 1;
 const NOT_PERMITTED: u8 = 3;
 const BUSY: u8 = 4;
 
-/// What `--help` says of them; README.md has the same table.
+/// The exit codes for `--help`; README.md has the same table.
 pub(crate) const CODES: &str = "\
 Exit codes: 0 done, also when there was nothing to show; 1 failed (there is no
 such process or descriptor, the descriptor is something else, or what it was is
 gone); 2 wrong usage; 3 not permitted, or the backend or the option does not
 work here; 4 too busy for a consistent read (try again, or use --raw).";
 
-/// What ends a run early.
+/// The reason why a run ends early.
 pub(crate) enum Stop {
     Failed(Error),
     Io(io::Error),

@@ -1,6 +1,6 @@
-//! `uringctl`: what lives inside the io_uring instances of a machine.
+//! `uringctl`: shows the io_uring instances of a machine from inside.
 //!
-//! This file is the command line; a subcommand is a module of its own.
+//! This file is the command line; each subcommand is a module.
 
 mod args;
 mod bufs;

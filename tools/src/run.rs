@@ -11,7 +11,7 @@ use uring_bpf_iter::Error;
 
 use crate::exit::{self, Stop};
 
-/// What goes to stderr, and how the run has gone so far.
+/// The notes on stderr, and the worst exit code so far.
 pub(crate) struct Run {
     command: &'static str,
     worst: u8,

@@ -1,4 +1,4 @@
-//! What each user pins, and is charged for: the end of `uringctl bufs`.
+//! The memory that each user pins, and is charged for: the end of `uringctl bufs`.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
