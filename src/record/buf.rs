@@ -273,13 +273,8 @@ impl fmt::Debug for RegisteredBuf {
     }
 }
 
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for [super::RegisteredBuf] {}
-}
-
 /// Sums and views of a whole table, for `[RegisteredBuf]`.
-pub trait RegisteredBufs: sealed::Sealed {
+pub trait RegisteredBufs {
     /// The slots that hold a buffer, in the order of their index.
     fn filled(&self) -> impl Iterator<Item = &RegisteredBuf>;
 
