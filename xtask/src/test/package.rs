@@ -8,6 +8,7 @@ use std::path::Path;
 
 use anyhow::{bail, Context as _, Result};
 use xtask_base::run::{cmd, line};
+use xtask_base::system;
 use xtask_base::workspace::{self, LIBRARY};
 
 use crate::scratch::Scratch;
@@ -69,7 +70,65 @@ pub(super) fn package() -> Result<Outcome> {
     if let Ok(called) = fs::read_to_string(&called) {
         bail!("the build of the package called for:\n{called}");
     }
+    run_readme(scratch.path(), &name)?;
     Ok(Passed)
+}
+
+/// A new crate that depends on the package, with the programs of README.md as they
+/// stand: they compile, and run if this is root.
+fn run_readme(scratch: &Path, package: &str) -> Result<()> {
+    let readme = fs::read_to_string("README.md").context("cannot read README.md")?;
+    let programs = rust_programs(&readme);
+    if programs.len() < 2 {
+        bail!("README.md has {} programs, not two or more", programs.len());
+    }
+    let user = scratch.join("user");
+    let bins = user.join("src/bin");
+    let problem = || format!("cannot write to {}", user.display());
+    fs::create_dir_all(&bins).with_context(problem)?;
+    let manifest = format!(
+        "[package]\nname = \"user\"\nversion = \"0.0.0\"\nedition = \"2021\"\n\n\
+         [dependencies]\nio-uring = \"0.7\"\nlibc = \"0.2\"\n\
+         {LIBRARY} = {{ path = \"../{package}\", features = [\"io-uring\"] }}\n\n[workspace]\n"
+    );
+    fs::write(user.join("Cargo.toml"), manifest).with_context(problem)?;
+    for (number, program) in (1..).zip(programs) {
+        let file = bins.join(format!("readme{number}.rs"));
+        fs::write(file, program).with_context(problem)?;
+        let what = match system::is_root() {
+            true => "run",
+            false => "build",
+        };
+        line(&format!("cargo {what} --bin readme{number} --target-dir"))
+            .arg(
+                workspace::root()?
+                    .join(workspace::target_dir()?)
+                    .join("packaged"),
+            )
+            .dir(&user)
+            .run()?;
+    }
+    Ok(())
+}
+
+/// The blocks of Rust that have a `main`.
+fn rust_programs(readme: &str) -> Vec<String> {
+    let blocks = readme.split("```rust").skip(1);
+    let code = blocks.filter_map(|block| Some(block.split_once('\n')?.1.split("```").next()?));
+    let programs = code.filter(|code| code.contains("fn main("));
+    programs.map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rust_programs;
+
+    #[test]
+    fn programs_are_blocks_with_a_main() {
+        let readme = "a\n```rust,no_run\nfn main() {}\n```\nb\n```rust\nlet x = 1;\n```\n\
+            ```sh\nfn main()\n```\n";
+        assert_eq!(rust_programs(readme), ["fn main() {}\n"]);
+    }
 }
 
 /// Puts commands into `folder` that note in `called` that they ran, and fail.
