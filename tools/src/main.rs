@@ -1,6 +1,6 @@
 //! `uringctl`: what lives inside the io_uring instances of a machine.
 //!
-//! This file is the command line; a subcommand is a module of its own.
+//! This file is the command line; each subcommand has a module.
 
 mod args;
 mod bufs;
