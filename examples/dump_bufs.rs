@@ -96,7 +96,10 @@ fn text_of(options: &Options, mut ring: Ring) -> uring_bpf_iter::Result<String> 
         return Ok(text);
     }
     let (nr, bytes) = (bufs.filled().count(), bufs.pinned_bytes());
-    let mut text = format!("ring {inode}: process {pid}, descriptor {fd:?}\n");
+    let fd = fd.map_or("without a descriptor".into(), |fd| {
+        format!("descriptor {fd}")
+    });
+    let mut text = format!("ring {inode}: process {pid}, {fd}\n");
     text += &format!("  buffers: {nr}, pinned: {bytes} bytes (by {backend})\n");
     for buf in bufs.filled() {
         let (index, addr, len) = (buf.index(), buf.addr(), buf.len());

@@ -62,7 +62,10 @@ fn dump_bufs_prints_the_json_of_the_tool() -> Outcome {
     // No option: all of the machine, and this one is of it. A ring of another trial may
     // go, or be busy, after it was found.
     let ran = run("dump_bufs", "--format json");
-    assert!(ran.status.success() != ran.stderr.contains("dump_bufs: "), "{ran:?}");
+    assert!(
+        ran.status.success() != ran.stderr.contains("dump_bufs: "),
+        "{ran:?}"
+    );
     for ring in &load.report().rings {
         let inode = format!("\"ring\":{},", ring.inode.expect("an inode"));
         let lines = ran.stdout.lines().filter(|line| line.contains(&inode));

@@ -390,7 +390,12 @@ fn fdinfo_cannot() -> Outcome {
         .map(drop)
         .unwrap_err();
     assert!(matches!(error, Error::NoBackend { .. }), "{error}");
-    assert!(error.to_string().contains("fdinfo does not show the identity of registered files"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("fdinfo does not show the identity of registered files"),
+        "{error}"
+    );
     done()
 }
 

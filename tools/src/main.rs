@@ -1,6 +1,6 @@
-//! `uringctl`: shows the io_uring instances of a machine from inside.
+//! `uringctl`: what lives inside the io_uring instances of a machine.
 //!
-//! This file is the command line; each subcommand is a module.
+//! This file is the command line; each subcommand has a module.
 
 mod args;
 mod bufs;

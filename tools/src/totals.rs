@@ -1,4 +1,4 @@
-//! The memory that each user pins, and is charged for: the end of `uringctl bufs`.
+//! Sums by user, pinned and charged: the end of `uringctl bufs`.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};

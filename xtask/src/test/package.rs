@@ -114,7 +114,7 @@ fn run_readme(scratch: &Path, package: &str) -> Result<()> {
 /// The blocks of Rust that have a `main`.
 fn rust_programs(readme: &str) -> Vec<String> {
     let blocks = readme.split("```rust").skip(1);
-    let code = blocks.filter_map(|block| Some(block.split_once('\n')?.1.split("```").next()?));
+    let code = blocks.filter_map(|block| block.split_once('\n')?.1.split("```").next());
     let programs = code.filter(|code| code.contains("fn main("));
     programs.map(str::to_owned).collect()
 }
