@@ -119,18 +119,6 @@ fn rust_programs(readme: &str) -> Vec<String> {
     programs.map(str::to_owned).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::rust_programs;
-
-    #[test]
-    fn programs_are_blocks_with_a_main() {
-        let readme = "a\n```rust,no_run\nfn main() {}\n```\nb\n```rust\nlet x = 1;\n```\n\
-            ```sh\nfn main()\n```\n";
-        assert_eq!(rust_programs(readme), ["fn main() {}\n"]);
-    }
-}
-
 /// Puts commands into `folder` that note in `called` that they ran, and fail.
 fn set_traps(folder: &Path, called: &Path) -> Result<()> {
     let problem = || format!("cannot write to {}", folder.display());
@@ -147,4 +135,16 @@ fn set_traps(folder: &Path, called: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rust_programs;
+
+    #[test]
+    fn programs_are_blocks_with_a_main() {
+        let readme = "a\n```rust,no_run\nfn main() {}\n```\nb\n```rust\nlet x = 1;\n```\n\
+            ```sh\nfn main()\n```\n";
+        assert_eq!(rust_programs(readme), ["fn main() {}\n"]);
+    }
 }
