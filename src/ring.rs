@@ -157,7 +157,12 @@ impl Queue {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Pinned {
-    /// How far these numbers belong together.
+    /// How far these numbers belong together. From a search,
+    /// [`Consistency::Verified`] says less than in a snapshot: the lock was
+    /// free before each record and at the end, table and size were the same
+    /// before and after, and two passes gave the same sums. The records of the
+    /// two passes are not compared, and the reader may have been taken off its
+    /// CPU meanwhile.
     pub consistency: Consistency,
     /// The number of buffers: slots that are not empty.
     pub buffers: u32,
