@@ -84,7 +84,11 @@ fn dump_bufs_prints_text() -> Outcome {
     let expected = ring.expected();
     assert_eq!(lines.len(), 2 + expected.len(), "{ran:?}");
     let inode = ring.inode().expect("an inode").to_string();
-    assert!(lines[0].contains(&inode), "{ran:?}");
+    let named = format!("process {}, descriptor {}", process::id(), ring.raw_fd());
+    assert!(
+        lines[0].contains(&inode) && lines[0].ends_with(&named),
+        "{ran:?}"
+    );
     let sum = pinned_bytes(expected).to_string();
     assert!(lines[1].contains(&sum), "{ran:?}");
     for (line, buf) in lines[2..].iter().zip(expected.iter().flatten()) {
