@@ -43,6 +43,8 @@ pub(crate) fn check_all<R: Check>(
     first: usize,
     page_shift: u8,
 ) -> Result<(), String> {
-    let mut numbered = (first..).zip(records);
-    numbered.try_for_each(|(at, record)| record.check(at, page_shift))
+    for (i, record) in records.iter().enumerate() {
+        record.check(first + i, page_shift)?;
+    }
+    Ok(())
 }
