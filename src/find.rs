@@ -14,8 +14,8 @@ use crate::locator::RING;
 use crate::ring::{Ring, Seen, Survey};
 use merge::{Gathered, Way};
 
-/// How often to look again for what was busy, the pause before it, and when to
-/// let it be: a look at a large machine takes long by itself.
+/// The number of looks at what was busy, the pause before each, and the time after
+/// which no other look begins: one look at a large machine takes long by itself.
 const LOOKS: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(2);
 const ENOUGH: Duration = Duration::from_millis(200);
@@ -36,16 +36,15 @@ const FEW: usize = 16;
 ///   no task holds it, though its memory stays pinned until that is done;
 /// - buffers that were unregistered while requests used them (6.13 on): they
 ///   stay pinned until these end, and are in no table;
-/// - a mapping that changes while the search passes it (6.7 on) may be missed, and
-///   a ring whose only descriptor goes to a lower number meanwhile (dup2(2)); a
-///   descriptor that stays what it is never is. Before 6.9 the search waits for the
-///   `mmap_lock` of each process.
+/// - a mapping that changes while the search passes it (6.7 on) and a ring whose
+///   only descriptor moves to a lower number meanwhile (dup2(2)) may be missed; a
+///   descriptor that does not change is never missed. Before 6.9 the search waits
+///   for the `mmap_lock` of each process.
 ///
 /// With the fdinfo backend it sees the descriptors and mappings of processes
-/// that the caller may look at, and not the registered descriptors. Threads
-/// that have unshared their descriptors, or outlived the leader of their
-/// process, are missed, the setup flags are not known, and it waits for the
-/// `mmap_lock` of each process.
+/// that the caller may inspect, but no registered descriptors. It misses threads
+/// that have unshared their descriptors or outlived the leader of their process,
+/// does not know the setup flags, and waits for the `mmap_lock` of each process.
 ///
 /// ```no_run
 /// # fn main() -> uring_bpf_iter::Result<()> {
@@ -114,8 +113,8 @@ impl RingFinder {
         self.find(None)
     }
 
-    /// Finds the rings that process `pid` holds, a number of the caller's pid
-    /// namespace, with all other holders of these rings.
+    /// Finds the rings that process `pid` (in the caller's pid namespace) holds, with
+    /// all other holders of these rings.
     ///
     /// # Errors
     ///

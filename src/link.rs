@@ -15,14 +15,14 @@ use crate::error::{Error, Result};
 use crate::locator::Name;
 use crate::retry::Retry;
 
-/// A link of a native iterator: to one ring or, with
-/// [`EpollItem`](crate::EpollItem), to one epoll set, as long as that lives.
+/// A link of a native iterator to one ring or, with
+/// [`EpollItem`](crate::EpollItem), to one epoll set.
 ///
-/// It does not keep it alive. Each iterator of it ([`Link::records`])
-/// gives the records of the table as a stream, for tables without a bound or
-/// for another process: unlike a [`UringIter`](crate::UringIter) it can be
-/// pinned. Each read(2) takes the lock for itself, so a stream is of
-/// several moments.
+/// It does not keep that ring or set alive. Each iterator of the link
+/// ([`Link::records`]) gives the records of the table as a stream, for tables
+/// without a bound or for another process: unlike a
+/// [`UringIter`](crate::UringIter), a link can be pinned. Each read(2) takes the
+/// lock again, so the records of a stream are of several moments.
 ///
 /// Needs a kernel with the patches in kernel/, and `CAP_BPF` with
 /// `CAP_PERFMON`, or `CAP_SYS_ADMIN`, to attach.
@@ -33,8 +33,8 @@ pub struct Link<R> {
 }
 
 impl<R: Record> Link<R> {
-    /// Attaches to the ring or the epoll set behind a descriptor, which the
-    /// link does not keep.
+    /// Attaches to the ring or the epoll set behind a descriptor. The link does
+    /// not keep the descriptor.
     ///
     /// # Errors
     ///
@@ -46,8 +46,9 @@ impl<R: Record> Link<R> {
         link::attach(&R::TABLE.bpf, ring.as_fd()).map(Self::of)
     }
 
-    /// The link that [`Link::pin`] has put there. Which iterator it is of is
-    /// looked at here; which program it runs, by what it gives.
+    /// Opens a link that [`Link::pin`] has put there. Its iterator target is
+    /// checked here; whether it runs a program of this library is checked by the
+    /// records that it gives.
     ///
     /// # Errors
     ///
@@ -76,7 +77,7 @@ impl<R: Record> Link<R> {
     /// # Errors
     ///
     /// [`Error::Os`] with the errno of bpf(2) `BPF_OBJ_PIN`: EEXIST, EPERM,
-    /// ENOENT, EINVAL where no BPF file system is.
+    /// ENOENT, and EINVAL outside a BPF file system.
     pub fn pin(&self, path: impl AsRef<Path>) -> Result<()> {
         link::pin(self.fd.as_fd(), path.as_ref())
     }
@@ -140,8 +141,8 @@ const BUFFER_BYTES: usize = 64 << 10;
 
 /// One iterator of a [`Link`]: the records of its table, in batches.
 ///
-/// Read as a file it gives the bytes of the records, one after the other, and
-/// after the last one as many with all bits set.
+/// As a file it gives the bytes of the records, one after another, and after the
+/// last one a record's length of bytes with all bits set.
 #[must_use]
 pub struct Records<R> {
     fd: OwnedFd,
@@ -174,23 +175,23 @@ impl<R: Record> Records<R> {
         }
     }
 
-    /// How long to try for the lock of the ring, each time.
+    /// Sets the bounds of trying to take the lock of the ring, for each read.
     pub fn retry(mut self, retry: Retry) -> Self {
         self.retry = retry;
         self
     }
 
-    /// The next records, `None` at the end. Those of one batch are of one
+    /// The next records, `None` at the end. The records of one batch are of one
     /// moment, unless the kernel cut one in half.
     ///
     /// # Errors
     ///
     /// [`Error::Contended`] (EDEADLK), which is retryable: nothing is lost,
-    /// the next call goes on where this one was; of an epoll set it waits for
-    /// the lock instead. [`Error::RingGone`], [`Error::EpollGone`] (ENXIO).
+    /// and the next call goes on from the same place. For an epoll set the call
+    /// waits for the lock instead. [`Error::RingGone`], [`Error::EpollGone`] (ENXIO).
     /// [`Error::Malformed`] if the stream ends before its end or goes on after
-    /// it, or if a record makes no sense: that of a pinned link whose program
-    /// is not this library's.
+    /// it, or if a record makes no sense, as with a pinned link that runs a program
+    /// of another library.
     pub fn next_batch(&mut self) -> Result<Option<&[R]>> {
         if self.ended {
             return Ok(None);

@@ -206,9 +206,8 @@ pub enum Charged {
 /// An io_uring instance.
 ///
 /// Values that a backend cannot know are `None`. They are read without a lock
-/// while the ring is in use: each is a value that was there, not all are of
-/// one moment, except for [`Ring::pinned`], which is only given when it could
-/// be verified.
+/// while the ring is in use: each is a value that was there, but not all are of
+/// one moment. [`Ring::pinned`] says for itself how far its sums belong together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Ring {

@@ -31,16 +31,15 @@ impl Options<EpollItem> {
     }
 }
 
-/// The items of one epoll set, as often as wanted, in the kernel's order: by
+/// Reads the items of one epoll set, again and again, in the kernel's order: by
 /// the address of the file and the number that it was added under.
 ///
-/// It remembers which set it is, not a descriptor: it never keeps a set alive,
-/// and when that goes, or its number becomes another file, the next snapshot
-/// says [`Error::EpollGone`](crate::Error::EpollGone). With Native that is
-/// exact. With TaskFile a set is known by its process, its number and its
-/// place in kernel memory; a later set under the same number that happens to
-/// get the same place is taken for it. With Fdinfo any epoll set under the
-/// same number is.
+/// It keeps no descriptor, so it never keeps a set alive. When the set is gone, or
+/// its descriptor is another file, the next snapshot is
+/// [`Error::EpollGone`](crate::Error::EpollGone). With Native that is exact. With
+/// TaskFile a set is known by its process, its descriptor and its place in kernel
+/// memory; a later set with the same descriptor that happens to get the same place
+/// is taken for it. With Fdinfo any epoll set with the same descriptor is.
 ///
 /// ```no_run
 /// use uring_bpf_iter::EpollIter;
@@ -56,9 +55,9 @@ impl Options<EpollItem> {
 ///
 /// # Backends
 ///
-/// All wait for `ep->mtx`, but for TaskFile. It is held for a moment by each
-/// epoll_ctl(2) on the set, and by each epoll_wait(2) that has events to
-/// deliver; longer only by one that waits for a page fault of its process.
+/// All except TaskFile wait for `ep->mtx`. Each epoll_ctl(2) on the set holds it
+/// for a moment, and so does each epoll_wait(2) that has events to deliver; one
+/// that waits for a page fault of its process holds it longer.
 ///
 /// - Native (the patches in kernel/, and the capabilities of TaskFile) takes
 ///   `ep->mtx` and reads all items under one hold of it
@@ -66,18 +65,19 @@ impl Options<EpollItem> {
 ///   that ends the process, and has no other limit: [`Retry`](crate::Retry)
 ///   does not bound it, and there is no EDEADLK.
 /// - TaskFile (Linux 6.1, `CAP_BPF` with `CAP_PERFMON`, or `CAP_SYS_ADMIN`)
-///   reads without the lock and waits for nobody
-///   ([`Consistency::Verified`](crate::Consistency::Verified)): a set whose lock is seldom free for as long
-///   as two walks take is [`Error::Contended`](crate::Error::Contended).
-/// - Fdinfo (no privilege for your own processes) does not tell which files
-///   the items are for, only their inodes
+///   reads without the lock and never waits
+///   ([`Consistency::Verified`](crate::Consistency::Verified)); if the lock is
+///   seldom free for as long as two walks take, the result is
+///   [`Error::Contended`](crate::Error::Contended).
+/// - Fdinfo (no privilege for your own processes) does not identify the files
+///   of the items, only their inodes
 ///   ([`FileKind::Unknown`](crate::FileKind::Unknown)). The kernel's wait for
 ///   the lock cannot be interrupted.
 ///
-/// All attach by a descriptor: that of another process is copied by
-/// pidfd_getfd(2) for a moment, which takes ptrace rights over it.
+/// All attach by a descriptor. A descriptor of another process is copied by
+/// pidfd_getfd(2) for a moment, which takes ptrace rights over that process.
 ///
-/// It belongs to the process that made it: a child of fork(2) cannot use it.
+/// Only the process that made it can use it: in a child of fork(2) every call fails.
 #[must_use]
 pub struct EpollIter {
     reader: Box<dyn Reader<EpollItem>>,
@@ -91,7 +91,7 @@ impl EpollIter {
         Options::new()
     }
 
-    /// Attaches to an epoll set of this process, by the best backend there is.
+    /// Attaches to an epoll set of this process, with the best backend that works.
     ///
     /// # Errors
     ///
@@ -102,8 +102,8 @@ impl EpollIter {
         Self::options().attach(set)
     }
 
-    /// Attaches to the epoll set that is descriptor `fd` of process `pid`, a
-    /// number of the caller's pid namespace.
+    /// Attaches to the epoll set that is descriptor `fd` of process `pid`, in
+    /// the caller's pid namespace.
     ///
     /// # Errors
     ///
@@ -124,7 +124,7 @@ impl EpollIter {
         })
     }
 
-    /// Which backend serves, and why better ones do not.
+    /// The backend in use, and why the preferred ones are not.
     pub fn selection(&self) -> &Selection {
         &self.selection
     }
@@ -135,22 +135,22 @@ impl EpollIter {
     /// # Errors
     ///
     /// [`Error::Contended`](crate::Error::Contended), which is retryable, if
-    /// the set would not hold still (TaskFile alone).
+    /// the set kept changing (TaskFile alone).
     /// [`Error::EpollGone`](crate::Error::EpollGone) (ENXIO).
     pub fn snapshot(&mut self) -> Result<Snapshot<'_, EpollItem>> {
         self.reader.read(How::Consistent, 0, &self.retry)
     }
 
-    /// Looks once, without lock or proof, for a set whose lock is stuck or too
+    /// Reads once, without lock or proof, for a set whose lock is stuck or too
     /// busy: [`Consistency::Raw`](crate::Consistency::Raw). Items may be missing, doubled or torn if the
-    /// set changes meanwhile. With Native it is the look of TaskFile, and says
-    /// so ([`Snapshot::backend`]); with fdinfo it is the same as
+    /// set changes meanwhile. The Native backend reads it as TaskFile does, and
+    /// [`Snapshot::backend`] says so; with fdinfo it is the same as
     /// [`EpollIter::snapshot`].
     ///
     /// # Errors
     ///
     /// [`Error::Contended`](crate::Error::Contended), which is retryable, if
-    /// items went while they were read.
+    /// items were removed while they were read.
     /// [`Error::EpollGone`](crate::Error::EpollGone) (ENXIO).
     pub fn snapshot_raw(&mut self) -> Result<Snapshot<'_, EpollItem>> {
         self.reader.read(How::Raw, 0, &self.retry)

@@ -12,8 +12,8 @@ use crate::error::{Error, Limitation, Operation, Result};
 use crate::iter::UringIter;
 use crate::record::{FileIdentity, RegisteredFile};
 
-/// The registered files of one ring, direct descriptors among them:
-/// [`UringIter`] of [`RegisteredFile`]. By the backends TaskFile and Native.
+/// The registered files of one ring, including direct descriptors:
+/// [`UringIter`] of [`RegisteredFile`], with the backends TaskFile and Native.
 ///
 /// ```no_run
 /// use uring_bpf_iter::UringFileIter;
@@ -31,13 +31,13 @@ use crate::record::{FileIdentity, RegisteredFile};
 pub type UringFileIter = UringIter<RegisteredFile>;
 
 impl UringFileIter {
-    /// The descriptors of the process that the ring was attached by, to see
-    /// which of them are registered files, too; of the first holder, for a
-    /// ring that was found.
+    /// The open descriptors of the process that the ring was attached by (the
+    /// first holder of a ring that was found), to see which of them are
+    /// registered files as well.
     ///
-    /// They are of another moment than a snapshot: a file that was closed and
-    /// one that was opened in its place between the two can be told apart
-    /// only by their inodes.
+    /// They are read at another moment than a snapshot. If a file is closed
+    /// between the two and another one takes its place in kernel memory, only
+    /// their inodes tell them apart.
     ///
     /// # Errors
     ///
@@ -62,16 +62,17 @@ impl UringFileIter {
         Ok(Descriptors { pid, by_file })
     }
 
-    /// The path of the file in slot `index`, as the kernel tells it to the
-    /// caller: `None` for an empty slot; ` (deleted)` at its end for a file
-    /// without a name, `socket:[123]` and the like for files that have none.
+    /// The path of the file in slot `index`, as the kernel prints it for the
+    /// caller: `None` for an empty slot, with ` (deleted)` at the end for a file
+    /// whose name was removed, `socket:[123]` and the like for a file without a
+    /// path.
     ///
-    /// Only the Native backend can, for it takes a file that the kernel
-    /// vouches for (bpf_d_path). With TaskFile, [`Descriptors::path`] can for
-    /// a file that also has a descriptor.
+    /// Only the Native backend can do this, because bpf_d_path takes only a file
+    /// that the kernel trusts. With TaskFile, [`Descriptors::path`] works for a
+    /// file that also has a descriptor.
     ///
-    /// It is the file that is in the slot now, which a record of before may not
-    /// be of. Each call walks the table.
+    /// The result is about the file that is in the slot now; an earlier record of
+    /// the slot may be about another file. Each call walks the table.
     ///
     /// # Errors
     ///
@@ -102,13 +103,13 @@ impl Descriptors {
         self.by_file.get(&file.key()).map_or(&[], Vec::as_slice)
     }
 
-    /// The path of a file that the process has open, `None` if it has not: the
-    /// link `/proc/PID/fd/N`.
+    /// The path of a file that the process has open, by the link `/proc/PID/fd/N`;
+    /// `None` if the process does not have it open.
     ///
     /// # Errors
     ///
-    /// Those of readlink(2): ENOENT if it was closed meanwhile, also if the
-    /// number is that of another file by now, EACCES.
+    /// Those of readlink(2): ENOENT if it was closed meanwhile, even if the
+    /// number is another file by now, and EACCES.
     pub fn path(&self, file: &FileIdentity) -> Option<io::Result<PathBuf>> {
         let fd = self.of(file).first()?;
         let (link, info) = (

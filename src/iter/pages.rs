@@ -13,14 +13,13 @@ use crate::record::{Segment, Snapshot};
 use crate::retry::Retry;
 use crate::ring::Ring;
 
-/// The pages of the registered buffers of one ring, a buffer at a time. By the
-/// backends TaskFile and Native.
+/// Reads the pages of the registered buffers of one ring, one buffer at a time,
+/// with the backends TaskFile and Native.
 ///
-/// It shows the pages that the ring has pinned, not those that are mapped: they
-/// are listed all the same when the process that registered the
-/// buffer has unmapped it, or has something else at that address. So you can
-/// see the memory that a ring keeps in memory, tell that two buffers share a page, and
-/// save a buffer that no address leads to any more.
+/// It shows the pages that the ring has pinned, also when the process that
+/// registered the buffer has unmapped it or has something else at that address. So
+/// you can see the memory that a ring pins, find that two buffers share a page, and
+/// save a buffer that is not mapped anywhere.
 ///
 /// ```no_run
 /// use uring_bpf_iter::BufPages;
@@ -34,8 +33,9 @@ use crate::ring::Ring;
 /// # }
 /// ```
 ///
-/// It attaches as a [`UringIter`](crate::UringIter) does, takes the same capabilities, and keeps
-/// no ring alive either; page frame numbers take more, see [`Segment::pfn`].
+/// It attaches as a [`UringIter`](crate::UringIter) does, needs the same capabilities, and does
+/// not keep a ring alive either. Page frame numbers need more, see
+/// [`Segment::pfn`].
 /// Buffers that the kernel provides (a block request lent by ublk, 6.15) have
 /// pages like any other.
 #[must_use]
@@ -126,7 +126,7 @@ impl BufPages {
         attached.map_err(|e| e.of(self.selection.backend))
     }
 
-    /// Which backend serves, and why better ones do not.
+    /// The backend in use, and why the preferred ones are not.
     pub fn selection(&self) -> &Selection {
         &self.selection
     }
@@ -157,7 +157,7 @@ impl BufPages {
         self.reader.read(How::Locked(limit), index, &self.retry)
     }
 
-    /// The same by one look without lock or proof, as
+    /// The same, read once without lock or proof, as
     /// [`UringIter::snapshot_raw`](crate::UringIter::snapshot_raw).
     ///
     /// # Errors

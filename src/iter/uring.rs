@@ -48,10 +48,10 @@ impl<R: RingRecord> Options<R> {
 /// of the largest table that a kernel allows (16,384 buffers).
 pub type UringBufIter = UringIter<RegisteredBuf>;
 
-/// A table of one ring, as often as wanted.
+/// Reads a table of one ring, again and again.
 ///
-/// It remembers which ring it is, not a descriptor: it never keeps a ring
-/// alive, and when the ring goes, the next snapshot says
+/// It remembers the ring by its inode and keeps no descriptor, so it never keeps a
+/// ring alive. When the ring is gone, the next snapshot is
 /// [`Error::RingGone`](crate::Error::RingGone).
 ///
 /// ```no_run
@@ -69,11 +69,11 @@ pub type UringBufIter = UringIter<RegisteredBuf>;
 /// ```
 ///
 /// The TaskFile backend needs Linux 6.1 and `CAP_BPF` with `CAP_PERFMON`, or
-/// `CAP_SYS_ADMIN`, in the initial user namespace; so does the Native one, and
-/// the patches in kernel/, and, for a ring of another process, ptrace rights
-/// over it.
+/// `CAP_SYS_ADMIN`, in the initial user namespace; the Native backend
+/// needs the same, the patches in kernel/ and, for a ring of another process,
+/// ptrace rights over it.
 ///
-/// It belongs to the process that made it: a child of fork(2) cannot use it.
+/// Only the process that made it can use it: in a child of fork(2) every call fails.
 #[must_use]
 pub struct UringIter<R: RingRecord> {
     pub(super) reader: Box<dyn Reader<R>>,
@@ -87,7 +87,7 @@ impl<R: RingRecord> UringIter<R> {
         Options::new()
     }
 
-    /// Attaches to a ring of this process, by the best backend there is.
+    /// Attaches to a ring of this process, with the best backend that works.
     ///
     /// # Errors
     ///
@@ -97,8 +97,8 @@ impl<R: RingRecord> UringIter<R> {
         Self::options().attach(ring)
     }
 
-    /// Attaches to the ring that is descriptor `fd` of process `pid`, a number
-    /// of the caller's pid namespace. The descriptor is copied by
+    /// Attaches to the ring that is descriptor `fd` of process `pid`, in the
+    /// caller's pid namespace. The descriptor is copied by
     /// pidfd_getfd(2) (Linux 5.6) for a moment, which takes ptrace rights over
     /// the process: the same user, or `CAP_SYS_PTRACE`.
     ///
@@ -145,51 +145,51 @@ impl<R: RingRecord> UringIter<R> {
         attached.map_err(|e| e.of(self.selection.backend))
     }
 
-    /// Which backend serves, and why better ones do not.
+    /// The backend in use, and why the preferred ones are not.
     pub fn selection(&self) -> &Selection {
         &self.selection
     }
 
     /// Reads the whole table: [`Consistency::Locked`](crate::Consistency::Locked) with Native and
-    /// fdinfo, [`Consistency::Verified`](crate::Consistency::Verified) with TaskFile. Takes no lock that it
-    /// would have to wait for, and tries again within the bounds of [`Retry`]
+    /// fdinfo, [`Consistency::Verified`](crate::Consistency::Verified) with TaskFile. Never waits for a
+    /// lock, and tries again within the bounds of [`Retry`]
     /// while the ring is busy.
     ///
     /// # Errors
     ///
-    /// [`Error::Contended`](crate::Error::Contended), which is retryable, if the table would not hold
-    /// still or `uring_lock` was held all the time (EDEADLK of the native
-    /// iterator). [`Error::RingGone`](crate::Error::RingGone) if no holder has the ring any more
+    /// [`Error::Contended`](crate::Error::Contended), which is retryable, if the table kept
+    /// changing or `uring_lock` was held all the time (EDEADLK of the native
+    /// iterator). [`Error::RingGone`](crate::Error::RingGone) if no holder still has the ring
     /// (ENXIO).
     pub fn snapshot(&mut self) -> Result<Snapshot<'_, R>> {
         self.reader.read(How::Consistent, 0, &self.retry)
     }
 
     /// Reads the whole table under `uring_lock`, at one moment. The Native
-    /// backend tries for the lock until `limit`. The TaskFile backend waits
-    /// for it: from Linux 6.13 on, for a ring of which somebody has a
-    /// descriptor, and with ptrace rights over that process; what follows is
-    /// about this one.
+    /// backend tries to take the lock until `limit`. The TaskFile backend waits
+    /// for it; that works from Linux 6.13 on, for a ring that has a descriptor in
+    /// some process, and with ptrace rights over that process. The rest of this
+    /// text is about the TaskFile backend.
     ///
-    /// Comes back within `limit`, give or take the time that a process takes
-    /// to start, also when the owner of the lock never lets go of it. The wait
-    /// is done by a child process, which shares this one's memory and has a
-    /// copy of its descriptors for a moment. Everything is made
-    /// ready before the owner of the lock is looked at; in the rare case that
-    /// the lock is taken for good right after that look, the child
-    /// stays until the lock is let go, and not even SIGKILL ends it sooner; for
-    /// so long it keeps the ring's descriptor open, no other, and the memory of
-    /// this process in use, also when this process ends.
+    /// The call returns within `limit`, plus the time that a process takes to
+    /// start, even if the owner of the lock never releases it. A child process
+    /// waits for the lock. It shares the memory of this process, and for a moment
+    /// has copies of its descriptors. Everything is prepared before the call
+    /// checks that the owner of the lock is running. In the rare case that a task
+    /// takes the lock and keeps it right after that check, the child stays until
+    /// the lock is released, and not even SIGKILL ends it sooner. Until then it
+    /// keeps the ring's descriptor open (and no other), and the memory of this
+    /// process in use, even after this process has ended.
     ///
-    /// From the first such read until the iterator is dropped, in children of fork(2)
-    /// as well, a small program runs
-    /// at each io_uring_register(2) of the machine, and does nothing but at the
-    /// child's: to attach it again takes longer than all the rest of a read.
+    /// From the first such read until the iterator is dropped (in children of
+    /// fork(2) as well), a small program runs at each io_uring_register(2) of the
+    /// machine and acts only on the call of the child: attaching it for each read
+    /// would take longer than the rest of the read.
     ///
     /// # Errors
     ///
-    /// [`Error::Contended`](crate::Error::Contended), which is retryable, if the lock could not be had
-    /// in time. [`Error::Unsupported`](crate::Error::Unsupported) before Linux 6.13, and for a ring
+    /// [`Error::Contended`](crate::Error::Contended), which is retryable, if the lock was not
+    /// released in time. [`Error::Unsupported`](crate::Error::Unsupported) before Linux 6.13, and for a ring
     /// without a descriptor. [`Error::NotPermitted`](crate::Error::NotPermitted) without ptrace rights
     /// (EPERM). [`Error::RingGone`](crate::Error::RingGone) (ENXIO).
     pub fn snapshot_locked(&mut self, limit: Duration) -> Result<Snapshot<'_, R>> {
@@ -198,13 +198,13 @@ impl<R: RingRecord> UringIter<R> {
 
     /// Reads the table once, without lock or proof, for a ring that cannot be
     /// read in a better way, for example because the owner of `uring_lock` is
-    /// stuck. Labelled [`Consistency::Raw`](crate::Consistency::Raw). With Native it is
-    /// the look of TaskFile, and says so ([`Snapshot::backend`]); with fdinfo
-    /// it is the same as [`UringIter::snapshot`].
+    /// stuck. Labelled [`Consistency::Raw`](crate::Consistency::Raw). The Native
+    /// backend reads it as TaskFile does, and [`Snapshot::backend`] says so; with
+    /// fdinfo it is the same as [`UringIter::snapshot`].
     ///
     /// # Errors
     ///
-    /// [`Error::Contended`](crate::Error::Contended), which is retryable, if the table was just being
+    /// [`Error::Contended`](crate::Error::Contended), which is retryable, if the table was being
     /// taken down. [`Error::RingGone`](crate::Error::RingGone) (ENXIO).
     pub fn snapshot_raw(&mut self) -> Result<Snapshot<'_, R>> {
         self.reader.read(How::Raw, 0, &self.retry)

@@ -25,7 +25,7 @@ pub enum FileKind {
     Eventfd,
     /// An epoll set.
     Epoll,
-    /// An io_uring.
+    /// An io_uring instance.
     IoUring,
     /// Another file of the kernel's anonymous inode: timerfd, signalfd,
     /// pidfd, a BPF object and the like.
@@ -123,8 +123,8 @@ impl FileIdentity {
     }
 
     /// Major and minor number of the device that the file system is on
-    /// (`sb->s_dev`), as fstat(2) has them on most file systems; not on those
-    /// with subvolumes (btrfs).
+    /// (`sb->s_dev`), as fstat(2) has them on most file systems, but not on
+    /// overlayfs and btrfs.
     pub fn device(&self) -> (u32, u32) {
         (self.dev_major, self.dev_minor)
     }
@@ -184,8 +184,8 @@ impl std::fmt::Debug for FileIdentity {
     }
 }
 
-/// One slot of a ring's table of registered files, direct descriptors among
-/// them: 56 bytes, written in place by the kernel side and lent without a
+/// One slot of a ring's table of registered files, including direct
+/// descriptors: 56 bytes, written in place by the kernel side and lent without a
 /// copy.
 ///
 /// Source: `struct io_rsrc_node` and `struct io_fixed_file`,

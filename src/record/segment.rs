@@ -70,8 +70,8 @@ impl Segment {
         (0..nr).map(move |i| first.wrapping_add(i))
     }
 
-    /// True if both begin in the same page, also of other buffers and rings,
-    /// and where page frame numbers are not shown.
+    /// True if both begin in the same page, also if they belong to other buffers
+    /// or rings, and if page frame numbers are not shown.
     pub fn same_page(&self, other: &Self) -> bool {
         self.page == other.page
     }
