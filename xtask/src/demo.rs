@@ -17,7 +17,10 @@ use crate::{system, workspace};
 
 /// What is shown, and by which command.
 const SHOWN: &[(&str, &str)] = &[
-    ("Its registered buffers, and the memory they pin", "uringctl bufs"),
+    (
+        "Its registered buffers, and the memory they pin",
+        "uringctl bufs",
+    ),
     ("Its registered files", "uringctl files"),
     ("Its rings", "uringctl list"),
     (
