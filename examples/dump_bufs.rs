@@ -30,6 +30,7 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Options, Box<dyn Er
         match (&*name, &*value) {
             ("--pid", pid) => options.pid = Some(pid.parse()?),
             ("--fd", fd) => options.fd = Some(fd.parse()?),
+            ("--backend", "auto") => options.backend = None,
             ("--backend", backend) => options.backend = Some(backend.parse()?),
             ("--format", "json" | "table") => options.json = value == "json",
             _ => return Err(format!("{name} {value} is not an option").into()),
@@ -55,7 +56,8 @@ fn dump(options: Options) -> Result<ExitCode, Box<dyn Error>> {
     let rings = match (options.pid, options.fd) {
         (Some(pid), Some(fd)) => vec![finder.find_fd(pid, fd)?],
         (Some(pid), None) => finder.find_in(pid)?.rings,
-        (None, _) => finder.find_all()?.rings,
+        (None, Some(_)) => return Err("--fd needs --pid".into()),
+        (None, None) => finder.find_all()?.rings,
     };
     let mut code = ExitCode::SUCCESS;
     for ring in rings {

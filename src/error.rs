@@ -19,7 +19,7 @@ pub enum Error {
     /// [`Retry`](crate::Retry) allowed (EDEADLK, as a native iterator reports
     /// it). Retryable.
     #[error(
-        "{what} is busy: {why} in {attempts} attempts over {elapsed:.1?}; \
+        "{what} is busy: {why} (attempts: {attempts}, in {elapsed:.1?}); \
          try again, or ask for a raw read"
     )]
     Contended {
@@ -72,14 +72,14 @@ pub enum Error {
 
     /// The epoll set is no longer there: it was closed, or its holder closed
     /// the descriptor, and the number may be another file by now (ENXIO).
-    #[error("{set} is gone: it was closed, or that number is another file by now")]
+    #[error("{set} is gone: it was closed, or the number now refers to another file")]
     EpollGone {
         /// The epoll set, by the descriptor that it was, or by its number.
         set: String,
     },
 
     /// The process has no open descriptor of that number (EBADF).
-    #[error("process {pid} has no descriptor {fd}; `ls -l /proc/{pid}/fd` lists those it has")]
+    #[error("process {pid} has no descriptor {fd}; `ls -l /proc/{pid}/fd` lists the ones it has")]
     NoSuchDescriptor {
         /// The process, in the caller's pid namespace.
         pid: u32,
@@ -150,7 +150,7 @@ pub enum Error {
 
     /// The kernel's table has more slots than this version of the crate can
     /// hold. Nothing was dropped: no record was handed out.
-    #[error("{what} has a table of {slots} slots, this version reads at most {max}")]
+    #[error("{what} has a table of {slots} slots; this version reads at most {max}")]
     TableTooLarge {
         /// The ring, by its inode, or the epoll set.
         what: String,
@@ -235,17 +235,30 @@ impl Error {
     }
 }
 
-/// Keeps the whole error as the source; the kind is that of its errno.
+/// The whole error is kept inside. The kind is `WouldBlock` for
+/// [`Error::Contended`], `NotFound` for a process, descriptor, ring or epoll set
+/// that is not there, `InvalidInput` for a descriptor, link or slot of another kind,
+/// `Unsupported`, `InvalidData`, or that of the system call that failed.
+/// `raw_os_error()` is `None`; [`Error::errno`] has the errno.
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
-        let kind = match (&error, error.errno()) {
-            (Error::Contended { .. }, _) => io::ErrorKind::WouldBlock,
-            (_, Some(errno)) => io::Error::from_raw_os_error(errno).kind(),
-            (Error::NoBackend { .. } | Error::Unsupported { .. }, _) => io::ErrorKind::Unsupported,
-            (Error::Malformed { .. }, _) => io::ErrorKind::InvalidData,
-            (Error::WrongLink { .. } | Error::NoSuchSlot { .. }, _) => io::ErrorKind::InvalidInput,
-            (Error::Os { source, .. } | Error::NotPermitted { source, .. }, _) => source.kind(),
-            _ => io::ErrorKind::Other,
+        let kind = match &error {
+            Error::Contended { .. } => io::ErrorKind::WouldBlock,
+            Error::RingGone { .. }
+            | Error::EpollGone { .. }
+            | Error::NoSuchDescriptor { .. }
+            | Error::NoSuchProcess { .. } => io::ErrorKind::NotFound,
+            Error::NotARing { .. }
+            | Error::NotAnEpoll { .. }
+            | Error::WrongLink { .. }
+            | Error::NoSuchSlot { .. } => io::ErrorKind::InvalidInput,
+            Error::NoBackend { .. } | Error::Unsupported { .. } | Error::TableTooLarge { .. } => {
+                io::ErrorKind::Unsupported
+            }
+            Error::Malformed { .. } => io::ErrorKind::InvalidData,
+            Error::NotPermitted { source, .. }
+            | Error::LinkRefused { source, .. }
+            | Error::Os { source, .. } => source.kind(),
         };
         io::Error::new(kind, error)
     }
@@ -437,7 +450,32 @@ impl fmt::Display for LockOwner {
                 }
                 Ok(())
             }
-            _ => write!(f, "a task that let go of it or is not visible from here"),
+            _ => write!(f, "a task that has released it or is not visible here"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_those_that_are_promised() {
+        let kind = |error: Error| io::Error::from(error).kind();
+        let gone = Error::RingGone {
+            ring: 1,
+            holder: "a test".into(),
+        };
+        assert_eq!(gone.errno(), Some(libc::ENXIO));
+        assert_eq!(kind(gone), io::ErrorKind::NotFound);
+        let no_process = Error::NoSuchProcess { pid: 1 };
+        assert_eq!(kind(no_process), io::ErrorKind::NotFound);
+        let refused = Error::os("a test", io::Error::from_raw_os_error(libc::EPERM));
+        assert_eq!(refused.errno(), Some(libc::EPERM));
+        assert_eq!(kind(refused), io::ErrorKind::PermissionDenied);
+        let no_backend = Error::NoBackend {
+            refusals: Vec::new(),
+        };
+        assert_eq!(kind(no_backend), io::ErrorKind::Unsupported);
     }
 }

@@ -49,7 +49,7 @@
 //!   to build. Without this feature the crate needs no native library; every item
 //!   still exists, and [`Backend::Fdinfo`] is the only backend that is not refused
 //!   ([`Reason::NotBuilt`]).
-//! - `io-uring`: turns on what lets [`UringBufIter::attach`] take an
+//! - `io-uring`: lets [`UringBufIter::attach`] take an
 //!   `io_uring::IoUring` of the crate `io-uring` 0.7 (its feature `io_safety`).
 //! - `serde`: `Serialize` for rings, records and what they hold, with the keys that
 //!   README.md lists.

@@ -60,7 +60,7 @@ impl<R: Record> Link<R> {
         let wanted = link::target(&R::TABLE.bpf);
         let found = match link::info(fd.as_fd()) {
             Ok(Some(info)) if info.target == wanted => return Ok(Self::of(fd)),
-            Ok(Some(info)) => format!("it is one of {}", info.target),
+            Ok(Some(info)) => format!("it is a link of {}", info.target),
             Ok(None) => "it is a link of another kind".into(),
             Err(e) => format!("it is not a link ({e})"),
         };

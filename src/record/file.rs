@@ -39,7 +39,7 @@ pub enum FileKind {
 
 impl std::fmt::Display for FileKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Self::Regular => "regular",
             Self::Directory => "directory",
             Self::CharDevice => "char device",

@@ -12,7 +12,7 @@ pub enum Consistency {
     /// Read under one hold of the lock (`uring_lock`; of an epoll set
     /// `ep->mtx`): the table at one moment.
     Locked,
-    /// Read without the lock, and seen not to move: the lock was free
+    /// Read without the lock, and found unchanged: the lock was free
     /// before each record and at the end, table and size were the same before
     /// and after, two passes gave the same records, and the reader was not
     /// taken off its CPU meanwhile. Several complete changes could still go
@@ -28,7 +28,7 @@ pub enum Consistency {
 
 impl std::fmt::Display for Consistency {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Self::Locked => "locked",
             Self::Verified => "verified",
             Self::Raw => "raw",

@@ -26,7 +26,7 @@ const LONGER: [(&str, u64, &str); 5] = [
     ),
     (
         "torn::",
-        300,
+        420,
         "reads until chance has shown enough, for 90 s in each of two or three parts",
     ),
     (
@@ -71,6 +71,11 @@ fn limit_of(trial: &str) -> Duration {
     let factor = std::env::var(FACTOR).ok();
     let factor = factor.map_or(1.0, |text| text.parse().expect("a number"));
     Duration::from_secs(seconds).mul_f64(factor)
+}
+
+/// The limit of a program that a trial runs: what hangs fails its trial alone.
+pub(super) fn of_a_program() -> Duration {
+    limit_of("").mul_f64(0.75)
 }
 
 /// Runs a trial within its limit.
@@ -127,7 +132,26 @@ fn watch() -> ! {
             "\ntest result: FAILED. {trial} was over its limit, and others may not have run\n"
         );
         super::finish();
+        end_children();
         process::exit(STATUS);
+    }
+}
+
+/// Ends the programs that trials have started: nothing is dropped after this, and they
+/// may have our output open. Where the kernel does not list children they go on.
+fn end_children() {
+    let Ok(threads) = std::fs::read_dir("/proc/self/task") else {
+        return;
+    };
+    for thread in threads.flatten() {
+        let children = std::fs::read_to_string(thread.path().join("children"));
+        for pid in children.unwrap_or_default().split_whitespace() {
+            let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw);
+            if let Some(pid) = pid {
+                let _may_have_ended =
+                    rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
     }
 }
 

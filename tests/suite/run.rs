@@ -14,9 +14,6 @@ use uring_testkit::Workload;
 /// A user without rights.
 pub(crate) const NOBODY: u32 = 65534;
 
-/// No program here takes longer, also on a busy machine that is emulated.
-const LIMIT: Duration = Duration::from_secs(180);
-
 #[track_caller]
 pub(crate) fn workload(args: &str) -> Workload {
     Workload::spawn(args.split_whitespace()).unwrap_or_else(|e| panic!("workload {args}: {e}"))
@@ -140,7 +137,7 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Strin
 /// Waits; kills what does not end.
 pub(crate) fn wait(child: &mut Child) -> Option<ExitStatus> {
     let start = Instant::now();
-    while start.elapsed() < LIMIT {
+    while start.elapsed() < super::limits::of_a_program() {
         if let Some(status) = child.try_wait().expect("wait") {
             return Some(status);
         }
@@ -163,6 +160,11 @@ impl Drop for Killed {
 
 /// A process without any ring.
 pub(crate) fn idle_process() -> Killed {
-    let child = Command::new("sleep").arg("600").spawn();
+    let child = Command::new("sleep")
+        .arg("600")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
     Killed(child.expect("sleep"))
 }

@@ -9,14 +9,14 @@ pub(crate) struct Common {
     /// How to read from the kernel
     #[arg(long, value_enum, default_value_t = BackendArg::Auto)]
     backend: BackendArg,
-    /// How to print: a table for people, or one JSON object a line
+    /// How to print: a table for people, or one JSON object per line
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,
-    /// Read once, without the lock and without a check: for a lock that is stuck
+    /// Read once, without lock or check, for when the lock is stuck
     #[arg(long)]
     pub(crate) raw: bool,
-    /// Repeat after so many seconds, until interrupted
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Repeat every SECONDS seconds until interrupted
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     pub(crate) watch: Option<u64>,
 }
 

@@ -12,8 +12,8 @@ const BUSY: u8 = 4;
 /// The exit codes for `--help`; README.md has the same table.
 pub(crate) const CODES: &str = "\
 Exit codes: 0 done, also when there was nothing to show; 1 failed (there is no
-such process or descriptor, the descriptor is something else, or what it was is
-gone); 2 wrong usage; 3 not permitted, or the backend or the option does not
+such process or descriptor, the descriptor is something else, or the ring or
+set is gone); 2 wrong usage; 3 not permitted, or the backend or the option does not
 work here; 4 too busy for a consistent read (try again, or use --raw).";
 
 /// The reason why a run ends early.

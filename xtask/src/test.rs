@@ -112,7 +112,7 @@ fn here() -> Vec<Step> {
         step("api", "public API as it is listed", BUILD, Here(style::api)),
         step("no-native", "library without native libraries", &[], Here(package::without_native_libraries)),
         step("unit", "unit and doc tests", BUILD, Here(suites::unit)),
-        step("no-features", "unit tests, features off", &[], Here(suites::no_features)),
+        step("no-features", "unit tests without BPF", &[], Here(suites::no_features)),
         step("harness", "VM harness: lints and unit tests", &[], Here(suites::harness)),
         step("kit", "test kit, the oracle of the rest", SUITE, Here(suites::kit)),
         step("integration", "integration tests, this kernel", SUITE, Here(suites::integration)),

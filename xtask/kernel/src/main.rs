@@ -52,7 +52,7 @@ enum Command {
     /// Run liburing's own test programs on a kernel with the patches and on one
     /// without, and compare.
     ///
-    /// What does not end alike is run three times more on both. Fails if a program
+    /// A program that ends differently is run six times more on both. Fails if a program
     /// passes without the patches only. Takes half an hour where machines are
     /// emulated.
     Liburing(Liburing),

@@ -12,6 +12,7 @@ const FEATURE_SETS: &[&str] = &[
     "--no-default-features",
     "--no-default-features --features serde",
     "--features serde",
+    "--no-default-features --features io-uring",
 ];
 
 pub(super) fn fmt() -> Result<Outcome> {
