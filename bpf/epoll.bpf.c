@@ -201,33 +201,20 @@ static __always_inline bool load_record(const bool direct, table_t *t,
  * All epoll files share one inode. A set is known by the number of its
  * descriptor, and, from the second look on, by its address, too.
  */
-static __always_inline int walk_file(const bool direct, struct bpf_iter__task_file *it)
+static __always_inline u64 wanted(const bool direct, u64 file)
 {
-	u64 file = (u64)it->file, ep;
+	u64 ep;
 
-	if (!file || (s32)it->fd != request.fd || reply.status != WALK_NOT_FOUND)
-		return 0;
-	if (!is_anon_file(direct, file, "[eventpoll]"))
+	if (!file || !is_anon_file(direct, file, "[eventpoll]"))
 		return 0;
 	ep = word_at(false, file + bpf_core_field_offset(struct file, private_data));
 	if (request.set && ep != request.set)
 		return 0;
 	reply.set = ep;
-	direct ? walk_direct(ep) : walk_compat(ep);
-	return 0;
+	return ep;
 }
 
-SEC("iter/task_file")
-int dump_file(struct bpf_iter__task_file *it)
-{
-	return walk_file(true, it);
-}
-
-SEC("iter/task_file")
-int dump_file_compat(struct bpf_iter__task_file *it)
-{
-	return walk_file(false, it);
-}
+#include "place.h"
 
 /* An item that the kernel shows us. False at the end. */
 static __always_inline bool shown(const bool direct, struct bpf_iter__epoll *it, record_t *r)

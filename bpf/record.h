@@ -123,6 +123,7 @@ enum walk_status {
 	WALK_NOT_LOCKED = 5, /* this kernel's tracepoint fires after the unlock */
 	WALK_CUT_SHORT = 6, /* the kernel ended the loop early */
 	WALK_NO_SLOT = 7, /* the table has no slot of that index */
+	WALK_NO_LOOKUP = 8, /* this kernel finds no task by its number in this pid namespace */
 };
 
 /* Each byte of what follows the last record of a stream. */
@@ -139,9 +140,12 @@ struct walk_request {
 	__u32 observer; /* WALK_LOCKED: pid of the observer ... */
 	__u32 pidns_level; /* ... in its namespace, which is of this level */
 	__u32 capacity; /* records that there is room for */
-	__s32 fd; /* of the epoll set */
+	__u32 tid; /* of a task that has it, in the reader's namespace */
+	__u32 via; /* how that has it: enum holder_via ... */
+	__u32 at; /* ... and under which number: descriptor or index */
+	__u8 anywhere; /* however the task has it, and under whatever number */
 	__u8 page_shift;
-	__u8 pad[3];
+	__u8 pad[2];
 };
 
 /* What the walk answers. */
@@ -244,7 +248,7 @@ _Static_assert(sizeof(struct file_path) == 4104, "wire format");
 _Static_assert(sizeof(struct epoll_item) == 56, "wire format");
 _Static_assert(__builtin_offsetof(struct epoll_item, file.pos) == 32, "STABLE_WORDS");
 _Static_assert(sizeof(struct segment) == 24, "wire format");
-_Static_assert(sizeof(struct walk_request) == 64, "wire format");
+_Static_assert(sizeof(struct walk_request) == 72, "wire format");
 _Static_assert(sizeof(struct walk_reply) == 64, "wire format");
 _Static_assert(sizeof(struct frame_request) == 16, "wire format");
 _Static_assert(sizeof(struct frame_reply) == 16, "wire format");

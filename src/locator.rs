@@ -15,13 +15,6 @@ pub(crate) struct Place {
     pub(crate) via: Via,
 }
 
-impl Place {
-    /// The part of a process that has to be searched to find the ring here.
-    pub(crate) fn kind(&self) -> std::mem::Discriminant<Via> {
-        std::mem::discriminant(&self.via)
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Known by its inode.

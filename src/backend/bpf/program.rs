@@ -10,7 +10,7 @@ use std::thread;
 use crate::backend::select::NotOpened;
 use crate::choice::Reason;
 use crate::error::{Error, Result};
-use crate::sys::bpf::{LoadError, Loaded, Object};
+use crate::sys::bpf::{self, LoadError, Loaded, Object};
 use crate::sys::link::{self, Tasks};
 
 /// Programs that are loaded together, and what stands for them on kernels
@@ -23,6 +23,10 @@ pub(crate) struct Forms {
 
 /// Set once a kernel has refused the direct form: it will do so again.
 pub(crate) static COMPAT: AtomicBool = AtomicBool::new(false);
+
+/// Set once a kernel has refused programs that a system call runs: those are for
+/// kernels from 6.10 on.
+pub(crate) static NO_CALL: AtomicBool = AtomicBool::new(false);
 
 /// Cleared once the kernel has refused a loader, and not what libbpf loads.
 pub(crate) static FAST: AtomicBool = AtomicBool::new(true);
@@ -50,6 +54,24 @@ impl Programs {
         let programs = Self::load_form(&prepare, forms.compat).map_err(refusal)?;
         COMPAT.store(true, Ordering::Relaxed);
         Ok(programs)
+    }
+
+    /// Loads programs that a system call runs, `None` if the kernel refuses them.
+    pub(crate) fn load_call(
+        prepare: impl Fn() -> io::Result<Object> + Sync,
+        names: &'static [&'static CStr],
+    ) -> Result<Option<Self>, NotOpened> {
+        if NO_CALL.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        match Self::load_form(&prepare, names) {
+            Ok(programs) => Ok(Some(programs)),
+            Err(error) if is_verdict(&error) => {
+                NO_CALL.store(true, Ordering::Relaxed);
+                Ok(None)
+            }
+            Err(error) => Err(refusal(error)),
+        }
     }
 
     /// Loads programs that have no other form.
@@ -100,6 +122,11 @@ impl Programs {
             FAST.store(false, Ordering::Relaxed);
         }
         Ok(Self { object, names })
+    }
+
+    /// Runs the first one by a system call.
+    pub(crate) fn call(&self) -> io::Result<()> {
+        bpf::run(self.object.program_fd(self.names[0])?)
     }
 
     /// A link of one of them to tasks.

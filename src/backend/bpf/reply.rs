@@ -34,7 +34,7 @@ pub(crate) fn judge<R>(
             index: slot,
             slots: reply.nr_slots.into(),
         }),
-        Some(Status::NotLocked) | None => Missed::Failed(Error::malformed(
+        Some(Status::NotLocked | Status::NoLookup) | None => Missed::Failed(Error::malformed(
             "the walk",
             format!("status {}", reply.status),
         )),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use uring_testkit::{BufSpec, EpollSet, RingBuilder};
 
 use super::native::Native;
-use super::program::{COMPAT, FAST};
+use super::program::{COMPAT, FAST, NO_CALL};
 use super::task_file::{Finder, Walker};
 use super::wire::Mode;
 use super::{btf, Table, BUFS, EPOLL, FILES, PAGES};
@@ -72,10 +72,10 @@ fn items(locator: &Locator) -> Vec<EpollItem> {
     walker.records(nr).unwrap().to_vec()
 }
 
-/// The form for kernels before 6.9 runs on newer ones too, so it is tested
+/// The forms for older kernels run on newer ones too, so they are tested
 /// on every machine.
 #[test]
-fn both_forms_of_the_programs_see_the_same() {
+fn all_forms_of_the_programs_see_the_same() {
     let mut ring = RingBuilder::new(8).build().unwrap();
     let (end, _other) = rustix::pipe::pipe().unwrap();
     ring.register_sparse(100).unwrap();
@@ -91,11 +91,19 @@ fn both_forms_of_the_programs_see_the_same() {
     let set = Locator::of_epoll_fd(set.as_fd()).unwrap();
 
     let direct = (look(&locator), items(&set));
+    assert_eq!(
+        NO_CALL.load(Ordering::Relaxed),
+        !crate::kernel::at_least(6, 10)
+    );
+    NO_CALL.store(true, Ordering::Relaxed);
+    let by_iterator = (look(&locator), items(&set));
+    assert_eq!(direct, by_iterator);
     let fell_back = COMPAT.load(Ordering::Relaxed);
     assert_eq!(fell_back, !crate::kernel::at_least(6, 9));
     COMPAT.store(true, Ordering::Relaxed);
     let compat = (look(&locator), items(&set));
     COMPAT.store(false, Ordering::Relaxed);
+    NO_CALL.store(false, Ordering::Relaxed);
     assert_eq!(direct, compat);
 
     assert!(FAST.load(Ordering::Relaxed), "loaders should work here");

@@ -18,9 +18,12 @@ pub(crate) struct WalkRequest {
     pub(crate) observer: u32,
     pub(crate) pidns_level: u32,
     pub(crate) capacity: u32,
-    pub(crate) fd: i32,
+    pub(crate) tid: u32,
+    pub(crate) via: u32,
+    pub(crate) at: u32,
+    pub(crate) anywhere: u8,
     pub(crate) page_shift: u8,
-    pub(crate) pad: [u8; 3],
+    pub(crate) pad: [u8; 2],
 }
 
 /// `enum walk_mode`
@@ -60,6 +63,7 @@ pub(crate) enum Status {
     NotLocked,
     CutShort,
     NoSlot,
+    NoLookup,
 }
 
 impl WalkReply {
@@ -74,6 +78,7 @@ impl WalkReply {
             5 => Status::NotLocked,
             6 => Status::CutShort,
             7 => Status::NoSlot,
+            8 => Status::NoLookup,
             _ => return None,
         })
     }
@@ -195,11 +200,12 @@ pub(crate) struct RingSighting {
 }
 
 const _: () = {
-    assert!(size_of::<WalkRequest>() == 64);
+    assert!(size_of::<WalkRequest>() == 72);
     assert!(offset_of!(WalkRequest, page_base) == 24);
     assert!(offset_of!(WalkRequest, mode) == 40);
-    assert!(offset_of!(WalkRequest, fd) == 56);
-    assert!(offset_of!(WalkRequest, page_shift) == 60);
+    assert!(offset_of!(WalkRequest, tid) == 56);
+    assert!(offset_of!(WalkRequest, at) == 64);
+    assert!(offset_of!(WalkRequest, page_shift) == 69);
     assert!(size_of::<WalkReply>() == 64);
     assert!(offset_of!(WalkReply, owner) == 8);
     assert!(offset_of!(WalkReply, set) == 40);

@@ -20,15 +20,20 @@ pub(crate) struct TaskFile<R: 'static> {
 
 impl<R: Plain> TaskFile<R> {
     pub(crate) fn open(table: &'static Table<R>, locator: Locator) -> Result<Self, NotOpened> {
-        let mut walker = Walker::open(table, locator)?;
-        // From here on it is this set, and no other under the same number.
-        if table.kind == Kind::Epoll {
-            walker.peek(0)?;
-        }
-        Ok(Self {
-            walker,
+        let mut reader = Self {
+            walker: Walker::open(table, locator)?,
             locked: Locked::new(table),
-        })
+        };
+        reader.know_set()?;
+        Ok(reader)
+    }
+
+    /// From here on it is this epoll set, and no other under the same number.
+    fn know_set(&mut self) -> Result<()> {
+        if self.walker.locator().kind == Kind::Epoll {
+            self.walker.peek(0)?;
+        }
+        Ok(())
     }
 }
 
@@ -42,7 +47,8 @@ impl<R: Plain> Reader<R> for TaskFile<R> {
     }
 
     fn attach(&mut self, locator: Locator) -> Result<(), NotOpened> {
-        self.walker.attach(locator)
+        self.walker.attach(locator);
+        Ok(self.know_set()?)
     }
 
     fn read(&mut self, how: How, slot: u64, retry: &Retry) -> Result<Snapshot<'_, R>> {

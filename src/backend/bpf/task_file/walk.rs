@@ -1,7 +1,7 @@
 //! Walks a table without its lock.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use crate::backend::bpf::iterator;
 use crate::backend::bpf::maps::{self, Maps};
@@ -9,88 +9,80 @@ use crate::backend::bpf::program::{Forms, Programs};
 use crate::backend::bpf::reply::{judge, no_room};
 use crate::backend::bpf::require;
 use crate::backend::bpf::table::Table;
-use crate::backend::bpf::wire::{Mode, Status, WalkReply, WalkRequest};
+use crate::backend::bpf::wire::{self, Mode, Status, WalkReply, WalkRequest};
 use crate::backend::select::NotOpened;
 use crate::choice::{Backend, Reason};
 use crate::error::{Contention, Error, Missed, Result};
 use crate::locator::{Kind, Locator, Place};
+use crate::pidfd;
 use crate::record::{BufFields, Consistency, Plain, Snapshot};
 use crate::retry::Retry;
 use crate::ring::Via;
 use crate::sys::link::Tasks;
 
-const BY_FILE: Forms = Forms {
-    direct: &[c"dump_file"],
-    compat: &[c"dump_file_compat"],
-};
-const BY_TASK: Forms = Forms {
+/// Looks where one task has it, by one system call.
+const CALL: &[&std::ffi::CStr] = &[c"dump_call"];
+/// Look there, or anywhere in a process, by an iterator.
+const TASK: Forms = Forms {
     direct: &[c"dump_task"],
-    compat: &[c"dump_task_compat"],
-};
-const BY_MAPPING: Forms = Forms {
-    direct: &[c"dump_task"],
-    compat: &[c"dump_vma_compat"],
+    compat: &[c"dump_task_compat", c"dump_vma_compat"],
 };
 
-/// Reads a table of one ring, again and again.
+/// Reads a table of one ring or an epoll set, again and again.
 pub(crate) struct Walker<R: 'static> {
     table: &'static Table<R>,
     locator: Locator,
-    /// The place of the locator that is linked.
+    /// The place of the locator that had it last.
     at: usize,
-    /// To its thread, not to its process.
-    by_thread: bool,
     /// The epoll set that was met, opaque: from then on it is that one.
     set: u64,
-    loaded: Loaded<R>,
+    programs: Loaded<R>,
+    /// Loaded for what is no longer where it was.
+    search: Option<Loaded<R>>,
+    /// The last answer is that of `search`.
+    searched: bool,
 }
 
-/// Programs for one kind of place, linked to one process.
+/// Programs, and the maps by which they are spoken to.
 struct Loaded<R: 'static> {
-    link: OwnedFd,
-    maps: Maps<R>,
     programs: Programs,
+    maps: Maps<R>,
     capacity: usize,
+    by: By,
+}
+
+/// How programs are run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// By a system call, which finds a task by its number.
+    Call,
+    /// By an iterator over tasks.
+    Task,
 }
 
 impl<R: Plain> Walker<R> {
     pub(crate) fn open(table: &'static Table<R>, locator: Locator) -> Result<Self, NotOpened> {
         require::bpf()?;
+        let programs = match Loaded::by_call(table, table.first)? {
+            Some(programs) => programs,
+            None => Loaded::by_task(table, table.first)?,
+        };
         Ok(Self {
-            loaded: Loaded::load(table, locator.places[0], table.first)?,
             table,
             locator,
             at: 0,
-            by_thread: false,
             set: 0,
+            programs,
+            search: None,
+            searched: false,
         })
     }
 
-    /// Another ring; what is loaded stays loaded if it serves.
-    pub(crate) fn attach(&mut self, locator: Locator) -> Result<(), NotOpened> {
-        self.go_to(locator.places[0])?;
+    /// Turns to another ring; all that is loaded stays so.
+    pub(crate) fn attach(&mut self, locator: Locator) {
         self.locator = locator;
         self.at = 0;
         self.set = 0;
-        Ok(())
-    }
-
-    fn go_to(&mut self, place: Place) -> Result<(), NotOpened> {
-        if place.kind() == self.locator.places[self.at].kind() {
-            let programs = &self.loaded.programs;
-            self.loaded.link = programs.link(programs.names[0], Tasks::Process(place.pid))?;
-        } else {
-            self.loaded = Loaded::load(self.table, place, self.loaded.capacity)?;
-        }
-        self.by_thread = false;
-        Ok(())
-    }
-
-    fn go_to_thread(&mut self, tid: u32) -> Result<()> {
-        let programs = &self.loaded.programs;
-        self.loaded.link = programs.link(programs.names[0], Tasks::Thread(tid))?;
-        self.by_thread = true;
-        Ok(())
     }
 
     pub(crate) fn locator(&self) -> &Locator {
@@ -127,7 +119,8 @@ impl<R: Plain> Walker<R> {
             let reply = self.ask(mode, slot)?;
             match maps::room_for(self.table, reply.nr_slots as usize) {
                 Some(capacity) if reply.status() == Some(Status::TooMany) => {
-                    self.grow(capacity)?;
+                    let table = self.table;
+                    self.answered().grow(table, capacity)?;
                 }
                 _ => return judge(self.table, &self.locator, slot, &reply),
             }
@@ -140,94 +133,192 @@ impl<R: Plain> Walker<R> {
         self.ask(Mode::Peek, slot)
     }
 
-    /// The request for a walk, but for its mode.
+    /// The request for a walk, but for its mode and its place.
     pub(crate) fn request(&self, slot: u64) -> WalkRequest {
-        let request = WalkRequest {
+        WalkRequest {
             inode: self.locator.inode,
             slot,
             set: self.set,
             ..WalkRequest::default()
-        };
-        match (self.locator.kind, self.locator.places[0].via) {
-            (Kind::Epoll, Via::Descriptor(fd)) => WalkRequest { fd, ..request },
-            _ => request,
         }
     }
 
-    /// The reply of one walk at the first place that still has the ring.
+    /// The records of the last walk.
+    pub(crate) fn records(&self, nr: usize) -> Result<&[R]> {
+        match &self.search {
+            Some(search) if self.searched => search.maps.records(nr),
+            _ => self.programs.maps.records(nr),
+        }
+    }
+
+    /// Those that gave the last answer.
+    fn answered(&mut self) -> &mut Loaded<R> {
+        match &mut self.search {
+            Some(search) if self.searched => search,
+            _ => &mut self.programs,
+        }
+    }
+
+    /// The reply of one walk, at the first place that still has it.
     fn ask(&mut self, mode: Mode, slot: u64) -> Result<WalkReply> {
-        loop {
-            let reply = self.ask_here(mode, slot)?;
-            if reply.status() != Some(Status::NotFound) {
-                if self.locator.kind == Kind::Epoll {
-                    self.set = reply.set;
-                }
-                return Ok(reply);
-            }
-            let here = self.locator.places[self.at];
-            // Before 6.7 a look at a process passes over threads with
-            // descriptors of their own: it asked the one before each
-            // (task_group_seq_get_next, kernel/bpf/task_iter.c).
-            if here.tid != here.pid && !self.by_thread {
-                self.go_to_thread(here.tid)?;
-                continue;
-            }
-            // This holder let go of it; another may still have it. One look
-            // at it sees all that it has of a kind.
-            let same = |place: &Place| {
-                (place.pid, place.tid, place.kind()) == (here.pid, here.tid, here.kind())
-            };
-            let next = (self.at + 1..self.locator.places.len())
-                .find(|&at| !same(&self.locator.places[at]))
-                .ok_or_else(|| self.locator.gone())?;
-            self.go_to(self.locator.places[next]).map_err(|e| match e {
-                NotOpened::Failed(error) => error,
-                NotOpened::Refused(_) => self.locator.gone(),
-            })?;
-            self.at = next;
-        }
-    }
-
-    fn ask_here(&mut self, mode: Mode, slot: u64) -> Result<WalkReply> {
         let request = WalkRequest {
             mode: mode as u32,
             ..self.request(slot)
         };
-        self.loaded.maps.ask(request)?;
-        iterator::walk_tasks(self.loaded.link.as_fd())?;
-        self.loaded.maps.answer()
+        let reply = match self.ask_there(&request)? {
+            Some(reply) => Some(reply),
+            None => self.ask_anywhere(&request)?,
+        };
+        let reply = reply.ok_or_else(|| self.locator.gone())?;
+        if self.locator.kind == Kind::Epoll {
+            self.set = reply.set;
+        }
+        Ok(reply)
     }
 
-    fn grow(&mut self, capacity: usize) -> Result<()> {
-        let place = self.locator.places[self.at];
-        self.loaded =
-            Loaded::load(self.table, place, capacity).map_err(|e| no_room(capacity, e))?;
-        self.by_thread = false;
-        Ok(())
+    /// Asks each place, beginning with the one that had it last.
+    fn ask_there(&mut self, request: &WalkRequest) -> Result<Option<WalkReply>> {
+        self.searched = false;
+        let nr = self.locator.places.len();
+        for at in (self.at..nr).chain(0..self.at) {
+            let place = self.locator.places[at];
+            // The thread may have ended before its process has.
+            let leader = (place.tid != place.pid).then_some(place.pid);
+            for tid in [place.tid].into_iter().chain(leader) {
+                let asked = WalkRequest {
+                    tid,
+                    ..of_place(place, request)
+                };
+                if let Some(reply) = self.programs.ask(asked, Tasks::Thread(tid))? {
+                    self.at = at;
+                    return Ok(Some(reply));
+                }
+            }
+        }
+        Ok(None)
     }
 
-    pub(crate) fn records(&self, nr: usize) -> Result<&[R]> {
-        self.loaded.maps.records(nr)
+    /// Looks through all threads of its processes: it may have moved to another
+    /// number, or be that of a thread that is not the one which had it. An epoll
+    /// set is known by its number.
+    fn ask_anywhere(&mut self, request: &WalkRequest) -> Result<Option<WalkReply>> {
+        let mut known = Vec::new();
+        for at in 0..self.locator.places.len() {
+            let place = self.locator.places[at];
+            if known.contains(&place.pid) {
+                continue;
+            }
+            known.push(place.pid);
+            match pidfd::open(place.pid) {
+                Ok(_) => {}
+                Err(Error::NoSuchProcess { .. }) => continue,
+                Err(error) => return Err(error),
+            }
+            let asked = WalkRequest {
+                anywhere: (self.locator.kind == Kind::Ring).into(),
+                ..of_place(place, request)
+            };
+            let by_task = match (self.programs.by, &mut self.search) {
+                (By::Task, _) => &mut self.programs,
+                (By::Call, Some(search)) => search,
+                (By::Call, none) => {
+                    let loaded = Loaded::by_task(self.table, self.programs.capacity);
+                    none.insert(loaded.map_err(|e| e.of(Backend::TaskFile))?)
+                }
+            };
+            if let Some(reply) = by_task.ask(asked, Tasks::Process(place.pid))? {
+                self.searched = true;
+                return Ok(Some(reply));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A request that names the place, but for the task.
+fn of_place(place: Place, request: &WalkRequest) -> WalkRequest {
+    let (via, at) = match place.via {
+        Via::Descriptor(fd) => (wire::VIA_DESCRIPTOR, fd.unsigned_abs()),
+        Via::Registered(index) => (wire::VIA_REGISTERED, index),
+        Via::Mapping => (wire::VIA_MAPPING, 0),
+    };
+    WalkRequest {
+        via,
+        at,
+        ..*request
     }
 }
 
 impl<R: Plain> Loaded<R> {
-    fn load(table: &'static Table<R>, place: Place, capacity: usize) -> Result<Self, NotOpened> {
-        let forms = match place.via {
-            Via::Descriptor(_) => BY_FILE,
-            Via::Registered(_) => BY_TASK,
-            Via::Mapping => BY_MAPPING,
+    /// `None` if this kernel has no such programs, or finds no task by its number here:
+    /// before 6.14 only in the initial pid namespace.
+    fn by_call(table: &'static Table<R>, capacity: usize) -> Result<Option<Self>, NotOpened> {
+        let Some(programs) = Programs::load_call(|| maps::open(table, capacity), CALL)? else {
+            return Ok(None);
         };
-        let programs = Programs::load(|| maps::open(table, capacity), forms)?;
-        let link = programs
-            .link(programs.names[0], Tasks::Process(place.pid))
-            .map_err(refuse_if_forbidden)?;
+        let mut loaded = Self::of(table, programs, capacity, By::Call)?;
+        // There is no task 0.
+        let reply = loaded.run(WalkRequest::default(), Tasks::All);
+        let reply = reply.map_err(refuse_if_forbidden)?;
+        Ok((reply.status() != Some(Status::NoLookup)).then_some(loaded))
+    }
+
+    fn by_task(table: &'static Table<R>, capacity: usize) -> Result<Self, NotOpened> {
+        let programs = Programs::load(|| maps::open(table, capacity), TASK)?;
+        let mut loaded = Self::of(table, programs, capacity, By::Task)?;
+        let own = Tasks::Thread(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs());
+        let reply = loaded.run(WalkRequest::default(), own);
+        reply.map_err(refuse_if_forbidden)?;
+        Ok(loaded)
+    }
+
+    fn of(
+        table: &'static Table<R>,
+        programs: Programs,
+        capacity: usize,
+        by: By,
+    ) -> Result<Self, NotOpened> {
         Ok(Self {
-            link,
             maps: Maps::of(table, &programs.object, capacity)?,
             programs,
             capacity,
+            by,
         })
+    }
+
+    /// The reply of one look, `None` if it is not there.
+    fn ask(&mut self, request: WalkRequest, tasks: Tasks) -> Result<Option<WalkReply>> {
+        let reply = self.run(request, tasks)?;
+        Ok((reply.status() != Some(Status::NotFound)).then_some(reply))
+    }
+
+    fn run(&mut self, request: WalkRequest, tasks: Tasks) -> Result<WalkReply> {
+        self.maps.ask(request)?;
+        match self.by {
+            By::Call => {
+                let called = self.programs.call();
+                called.map_err(|e| Error::os("run a BPF program", e))?;
+            }
+            By::Task => {
+                for name in self.programs.names {
+                    let link = self.programs.link(name, tasks)?;
+                    iterator::walk_tasks(link.as_fd())?;
+                }
+            }
+        }
+        self.maps.answer()
+    }
+
+    fn grow(&mut self, table: &'static Table<R>, capacity: usize) -> Result<()> {
+        let larger = match self.by {
+            By::Call => Self::by_call(table, capacity).and_then(|loaded| {
+                let refused = || NotOpened::Failed(Error::malformed("a program", "now refused"));
+                loaded.ok_or_else(refused)
+            }),
+            By::Task => Self::by_task(table, capacity),
+        };
+        *self = larger.map_err(|e| no_room(capacity, e))?;
+        Ok(())
     }
 }
 

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The programs that find what was asked for where a task has it, and walk its
+ * table. An object says, before it includes this:
+ *
+ *   wanted(direct, file)   what a file is of, if that was asked for, else 0
+ *
+ * User space knows the task and the number there, so that nothing else is looked
+ * at, however many descriptors the task has: dump_call is one system call
+ * (BPF_PROG_RUN), for kernels from 6.10 on. Where that does not serve, an iterator
+ * over that one task does the same: dump_task, and dump_task_compat for kernels
+ * before 6.9. These two also look for what is no longer where it was.
+ */
+#ifndef URING_PLACE_H
+#define URING_PLACE_H
+
+#include "task.h"
+#include "verify.h"
+
+extern void bpf_rcu_read_lock(void) __ksym __weak;
+extern void bpf_rcu_read_unlock(void) __ksym __weak;
+extern struct task_struct *bpf_task_from_pid(s32 pid) __ksym __weak;
+extern struct task_struct *bpf_task_from_vpid(s32 vpid) __ksym __weak;
+extern void bpf_task_release(struct task_struct *p) __ksym __weak;
+
+static __always_inline void walk_table(const bool direct, u64 object)
+{
+	direct ? walk_direct(object) : walk_compat(object);
+}
+
+/* How many descriptors the table of a task has room for, and descriptor i of it. */
+static __always_inline u64 nr_descriptors(const bool direct, u64 task)
+{
+	u64 files = (u64)LOAD(direct, struct task_struct, task, files), fdt;
+
+	if (!files)
+		return 0;
+	fdt = (u64)LOAD(direct, struct files_struct, files, fdt);
+	return LOAD(direct, struct fdtable, fdt, max_fds);
+}
+
+static __always_inline u64 descriptor_at(const bool direct, u64 task, u64 i)
+{
+	u64 files = (u64)LOAD(direct, struct task_struct, task, files), fdt;
+
+	if (!files)
+		return 0;
+	fdt = (u64)LOAD(direct, struct files_struct, files, fdt);
+	if (i >= LOAD(direct, struct fdtable, fdt, max_fds))
+		return 0;
+	return pointer_at(direct, (u64)LOAD(direct, struct fdtable, fdt, fd), i);
+}
+
+/* The file that a task has there, 0 for none. */
+static __always_inline u64 file_there(const bool direct, u64 task, u32 via, u64 i)
+{
+	if (via == VIA_DESCRIPTOR)
+		return descriptor_at(direct, task, i);
+	if (i >= NR_REGISTERED_RINGS)
+		return 0;
+	return registered_ring((struct task_struct *)task, i);
+}
+
+/*
+ * Such a file is not ours to hold: the task may drop it, and what it is of, while we
+ * read. Reads of freed memory are harmless, and a table read so is refused when the
+ * file is no longer there, or no longer that. (No other file gets its inode number.)
+ */
+static __always_inline int walk_there(const bool direct, u64 task, u32 via, u64 i)
+{
+	u64 file = file_there(direct, task, via, i), object = wanted(direct, file);
+
+	if (!object)
+		return 0;
+	walk_table(direct, object);
+	if (file_there(direct, task, via, i) != file || wanted(direct, file) != object)
+		reply.status = WALK_NOT_FOUND;
+	return 0;
+}
+
+/* Not static: the verifier looks at them by themselves, and once. */
+__noinline int walk_there_direct(u64 task, u32 via, u64 i)
+{
+	return walk_there(true, task, via, i);
+}
+
+__noinline int walk_there_compat(u64 task, u32 via, u64 i)
+{
+	return walk_there(false, task, via, i);
+}
+
+/* A mapping keeps the file, and mmap_lock keeps the mapping. */
+static __always_inline void walk_mapped(struct task_struct *task)
+{
+	struct bpf_iter_task_vma it;
+	struct vm_area_struct *vma;
+	u64 object = 0;
+
+	bpf_iter_task_vma_new(&it, task, 0);
+	while (!object && (vma = bpf_iter_task_vma_next(&it)))
+		object = wanted(true, file_of(vma));
+	if (object)
+		walk_direct(object);
+	bpf_iter_task_vma_destroy(&it);
+}
+
+/* The task of that number in the pid namespace of the reader. */
+SEC("syscall")
+int dump_call(void *unused __attribute__((unused)))
+{
+	struct task_struct *task = NULL;
+	u64 plain;
+
+	bpf_rcu_read_lock();
+	if (bpf_ksym_exists(bpf_task_from_vpid))
+		task = bpf_task_from_vpid(request.tid);
+	else if (!reader_level())
+		task = bpf_task_from_pid(request.tid);
+	else
+		reply.status = WALK_NO_LOOKUP;
+	if (task) {
+		/* As a plain number, which a verifier takes for an argument. */
+		bpf_probe_read_kernel(&plain, sizeof(plain), &task);
+		if (request.via == VIA_MAPPING)
+			walk_mapped(task);
+		else
+			walk_there_direct(plain, request.via, request.at);
+		bpf_task_release(task);
+	}
+	bpf_rcu_read_unlock();
+	return 0;
+}
+
+/* A look through all that a task has of a kind. */
+struct look {
+	u64 task;
+	u32 via;
+	u64 at; /* where it is, if it was met */
+	bool met;
+};
+
+static long look_there(u64 i, struct look *l)
+{
+	u64 nr = l->via == VIA_DESCRIPTOR ? nr_descriptors(false, l->task) : NR_REGISTERED_RINGS;
+
+	if (i >= nr)
+		return 1;
+	l->met = wanted(false, file_there(false, l->task, l->via, i));
+	l->at = i;
+	return l->met;
+}
+
+#define MAX_LOOKS (1 << 23) /* BPF_MAX_LOOPS, include/linux/bpf.h */
+
+static __always_inline void walk_anywhere(const bool direct, u64 task, u32 via)
+{
+	struct look l = { .task = task, .via = via };
+
+	if (reply.status != WALK_NOT_FOUND)
+		return;
+	bpf_loop(MAX_LOOKS, look_there, &l, 0);
+	if (l.met)
+		direct ? walk_there_direct(task, via, l.at) : walk_there_compat(task, via, l.at);
+}
+
+static __always_inline int look_at_task(const bool direct, struct bpf_iter__task *it)
+{
+	struct task_struct *task = it->task;
+	u64 plain;
+
+	if (!task || reply.status != WALK_NOT_FOUND)
+		return 0;
+	barrier_var(task); /* no arithmetic on it before the check */
+	plain = (u64)LOAD(false, struct bpf_iter__task, (u64)it, task);
+	if (request.anywhere) {
+		walk_anywhere(direct, plain, VIA_DESCRIPTOR);
+		walk_anywhere(direct, plain, VIA_REGISTERED);
+	} else if (request.via != VIA_MAPPING) {
+		direct ? walk_there_direct(plain, request.via, request.at) :
+			 walk_there_compat(plain, request.via, request.at);
+		return 0;
+	}
+	if (direct && reply.status == WALK_NOT_FOUND && speaks_for_memory(task))
+		walk_mapped(task);
+	return 0;
+}
+
+SEC("iter/task")
+int dump_task(struct bpf_iter__task *it)
+{
+	return look_at_task(true, it);
+}
+
+SEC("iter/task")
+int dump_task_compat(struct bpf_iter__task *it)
+{
+	return look_at_task(false, it);
+}
+
+/* The mappings, for dump_task_compat. */
+SEC("iter/task_vma")
+int dump_vma_compat(struct bpf_iter__task_vma *it)
+{
+	struct vm_area_struct *vma = it->vma;
+	u64 object;
+
+	if (!vma || reply.status != WALK_NOT_FOUND ||
+	    (!request.anywhere && request.via != VIA_MAPPING))
+		return 0;
+	object = wanted(false, (u64)vma->vm_file);
+	if (object)
+		walk_compat(object);
+	return 0;
+}
+
+#endif
