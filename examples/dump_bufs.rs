@@ -13,7 +13,7 @@ use std::time::UNIX_EPOCH;
 
 use serde::Serialize;
 use serde_json::{json, Value};
-use uring_bpf_iter::{Backend, Pinned, RegisteredBufs, Ring, RingFinder, UringBufIter};
+use uring_bpf_iter::{Backend, Pinned, RegisteredBufs, Ring, RingFinder, UringBufReader};
 
 #[derive(Default)]
 struct Options {
@@ -59,9 +59,10 @@ fn dump(options: Options) -> Result<ExitCode, Box<dyn Error>> {
         (None, Some(_)) => return Err("--fd needs --pid".into()),
         (None, None) => finder.find_all()?.rings,
     };
+    let mut reader = UringBufReader::options().backend(options.backend).reader();
     let mut code = ExitCode::SUCCESS;
     for ring in rings {
-        match text_of(&options, ring) {
+        match text_of(&options, &mut reader, ring) {
             Ok(text) => match io::stdout().write_all(text.as_bytes()) {
                 Err(e) if e.kind() == ErrorKind::BrokenPipe => break, // as with `| head`
                 written => written?,
@@ -75,13 +76,15 @@ fn dump(options: Options) -> Result<ExitCode, Box<dyn Error>> {
     Ok(code)
 }
 
-fn text_of(options: &Options, mut ring: Ring) -> uring_bpf_iter::Result<String> {
+fn text_of(
+    options: &Options,
+    reader: &mut UringBufReader,
+    mut ring: Ring,
+) -> uring_bpf_iter::Result<String> {
     let asked = options.pid.and_then(|pid| ring.holder(pid, options.fd));
     let holder = asked.unwrap_or(ring.owner());
     let (inode, pid, fd) = (ring.inode, holder.pid, holder.fd());
-    let reader = UringBufIter::options().backend(options.backend);
-    let mut iter = reader.attach_ring(&ring)?;
-    let bufs = iter.snapshot()?; // derefs to &[RegisteredBuf]
+    let bufs = reader.snapshot(&ring)?; // derefs to &[RegisteredBuf]
     ring.pinned = Some(Pinned::of(&bufs, bufs.consistency()));
     ring.nr_bufs = u32::try_from(bufs.len()).ok();
     let backend = bufs.backend().to_string();

@@ -9,7 +9,7 @@ use std::error::Error;
 use std::thread;
 use std::time::Duration;
 
-use uring_bpf_iter::{RegisteredBufs, RingFinder, UringBufIter};
+use uring_bpf_iter::{RegisteredBufs, RingFinder, UringBufReader};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let rounds = match env::args().nth(1) {
@@ -18,22 +18,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     // Both load BPF programs: they are kept, not loaded again for each ring.
     let mut finder = RingFinder::new()?;
-    let mut reader: Option<UringBufIter> = None;
+    let mut reader = UringBufReader::new();
     let mut before = HashMap::new();
     for round in 1..=rounds {
         let rings = finder.find_all()?.rings;
         println!("round {round}: {} rings", rings.len());
         let mut now = HashMap::new();
         for ring in &rings {
-            // Another backend may be the best for the next ring.
-            let loaded = reader.take();
-            let iter = match loaded.and_then(|mut iter| iter.reattach(ring).is_ok().then_some(iter))
-            {
-                Some(iter) => Ok(iter),
-                None => UringBufIter::attach_ring(ring),
-            };
             // A ring may be gone by now, or too busy: the others are shown.
-            let pinned = iter.and_then(|iter| Ok(reader.insert(iter).snapshot()?.pinned_bytes()));
+            let pinned = reader.snapshot(ring).map(|bufs| bufs.pinned_bytes());
             let owner = ring.owner();
             match pinned {
                 Ok(bytes) => {

@@ -141,6 +141,16 @@ pub enum Reason {
     NotInFdinfo(&'static str),
 }
 
+impl Reason {
+    /// True if the backend may serve another ring.
+    pub(crate) fn is_of_one_ring(&self) -> bool {
+        matches!(
+            self,
+            Self::NotPermitted(_) | Self::LinkRefused(_) | Self::NoDescriptor(_)
+        )
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -206,6 +216,14 @@ impl Refusal {
     pub(crate) fn list(refusals: &[Self]) -> String {
         let all: Vec<String> = refusals.iter().map(Self::to_string).collect();
         all.join("; ")
+    }
+}
+
+/// The backends to try for this wish, the best one first.
+pub(crate) fn in_order(wanted: &Option<Backend>) -> &[Backend] {
+    match wanted {
+        None => &Backend::ALL,
+        Some(one) => std::slice::from_ref(one),
     }
 }
 

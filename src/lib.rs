@@ -10,19 +10,21 @@
 //! fields ([`Backend::Fdinfo`]).
 //!
 //! ```text
-//!  RingFinder ──find──▶ Ring ──attach_ring──▶ UringBufIter  ──snapshot──▶ Snapshot<'_, R>
-//!                        your own fd ──attach──▶ UringFileIter              derefs to &[R]
-//!                        (pid, fd) ──attach_pid──┘
+//!  RingFinder ──find──▶ any Ring ──────────▶ UringBufReader  ──snapshot──▶ Snapshot<'_, R>
+//!                                            UringFileReader                derefs to &[R]
+//!                       one Ring ──attach_ring──▶ UringBufIter  ──snapshot──▶ the same
+//!                    your own fd ──attach──────▶ UringFileIter
+//!                      (pid, fd) ──attach_pid──┘
 //!                                                Link<R> ──records──▶ Records<R> ──next_batch──▶ &[R]
 //! ```
 //!
 //! ```no_run
-//! use uring_bpf_iter::{RegisteredBufs, RingFinder, UringBufIter};
+//! use uring_bpf_iter::{RegisteredBufs, RingFinder, UringBufReader};
 //!
 //! # fn main() -> uring_bpf_iter::Result<()> {
+//! let mut reader = UringBufReader::new();
 //! for ring in &RingFinder::new()?.find_all()? {
-//!     let mut iter = UringBufIter::attach_ring(ring)?;
-//!     let bufs = iter.snapshot()?;
+//!     let bufs = reader.snapshot(ring)?;
 //!     println!("ring {}: {} bytes pinned", ring.inode, bufs.pinned_bytes());
 //! }
 //! # Ok(())
@@ -87,7 +89,10 @@ pub use backend::{Record, RingRecord};
 pub use choice::{Backend, Capability, Reason, Refusal, Selection, UnknownBackend};
 pub use error::{Contention, Error, Limitation, LockOwner, Operation, Permission, Result};
 pub use find::RingFinder;
-pub use iter::{BufPages, Descriptors, EpollIter, Options, UringBufIter, UringFileIter, UringIter};
+pub use iter::{
+    BufPages, Descriptors, EpollIter, Options, UringBufIter, UringBufReader, UringFileIter,
+    UringFileReader, UringIter, UringReader,
+};
 pub use link::{Link, Records};
 pub use record::{
     BufFields, Consistency, Direction, EpollEvents, EpollItem, FileIdentity, FileKind,

@@ -1,6 +1,6 @@
 //! Chooses a backend: tries each in turn and keeps what each one lacked.
 
-use crate::choice::{Backend, Reason, Refusal, Selection};
+use crate::choice::{in_order, Backend, Reason, Refusal, Selection};
 use crate::error::{Error, Result};
 
 /// Why a candidate did not open: it cannot serve here, or something failed that
@@ -34,12 +34,8 @@ pub(crate) fn select<T>(
     wanted: Option<Backend>,
     mut open: impl FnMut(Backend) -> Result<T, NotOpened>,
 ) -> Result<(T, Selection)> {
-    let order = match &wanted {
-        None => &Backend::ALL[..],
-        Some(one) => std::slice::from_ref(one),
-    };
     let mut refused = Vec::new();
-    for &backend in order {
+    for &backend in in_order(&wanted) {
         match open(backend) {
             Ok(opened) => return Ok((opened, Selection { backend, refused })),
             Err(NotOpened::Refused(reason)) => refused.push(Refusal { backend, reason }),

@@ -1,13 +1,15 @@
-//! The iterators that are attached to a ring or an epoll set and lend its records.
+//! The readers of rings and epoll sets, which lend their records.
 
 mod epoll;
 mod files;
 mod options;
 mod pages;
+mod reader;
 mod uring;
 
 pub use epoll::EpollIter;
 pub use files::{Descriptors, UringFileIter};
 pub use options::Options;
 pub use pages::BufPages;
+pub use reader::{UringBufReader, UringFileReader, UringReader};
 pub use uring::{UringBufIter, UringIter};

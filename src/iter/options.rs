@@ -14,8 +14,8 @@ use crate::retry::Retry;
 #[derive(PartialEq, Eq, Hash)]
 #[must_use]
 pub struct Options<R = RegisteredBuf> {
-    backend: Option<Backend>,
-    retry: Retry,
+    pub(super) backend: Option<Backend>,
+    pub(super) retry: Retry,
     _record: PhantomData<fn() -> R>,
 }
 

@@ -32,6 +32,8 @@ pub(crate) fn run(mode: &str) -> ExitCode {
         "instructions" => super::instructions::inside(),
         "over-limit" => super::limits::inside(),
         "namespace" => super::namespaces::inside(),
+        "reader" => super::reader::inside(),
+        "reader-descriptors" => super::reader::inside_descriptors(),
         "segments-of-much" => super::pages::inside_much(),
         "segments-of-huge-pages" => super::pages::inside_huge_pages(),
         "segments-without-rights" => super::pages::inside_without_rights(),

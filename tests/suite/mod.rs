@@ -67,6 +67,7 @@ mod native_self;
 mod native_stress;
 mod native_tables;
 mod pages;
+mod reader;
 mod setups;
 mod soak;
 mod stress;
@@ -119,6 +120,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         tables::trials(),
         setups::trials(),
         attach::trials(),
+        reader::trials(),
         errors::trials(),
         unprivileged::trials(),
         examples::trials(),

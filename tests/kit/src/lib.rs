@@ -58,6 +58,7 @@ pub use lock::LockHolder;
 pub use ring::TestRing;
 pub use session::{
     has_iterator, loaded_programs, words, IterLink, IterLinkInfo, IterProgram, IterSession,
+    ProgramRuns,
 };
 pub use submit::{Done, Pending, Request};
 pub use sys::{fork_chain, fork_holder, page_size, set_uid, unshare_descriptors};

@@ -57,6 +57,34 @@ pub fn loaded_programs() -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+/// As long as it lives, the kernel counts how often BPF programs run.
+#[derive(Debug)]
+pub struct ProgramRuns(#[allow(dead_code, reason = "closed when it is dropped")] OwnedFd);
+
+impl ProgramRuns {
+    /// Begins to count.
+    ///
+    /// # Errors
+    /// EPERM without `CAP_SYS_ADMIN`.
+    pub fn count() -> io::Result<Self> {
+        sys::enable_stats().map(Self)
+    }
+
+    /// The runs, so far, of all programs of which this process has descriptors.
+    ///
+    /// # Errors
+    /// Those of reading `/proc/self`.
+    pub fn so_far(&self) -> io::Result<u64> {
+        let mut runs = 0;
+        for entry in std::fs::read_dir("/proc/self/fdinfo")? {
+            let text = std::fs::read_to_string(entry?.path()).unwrap_or_default();
+            let count = text.lines().find_map(|line| line.strip_prefix("run_cnt:"));
+            runs += count.map_or(0, |count| count.trim().parse().unwrap_or(0));
+        }
+        Ok(runs)
+    }
+}
+
 /// Whether the running kernel has the iterator target.
 ///
 /// # Errors

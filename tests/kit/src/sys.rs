@@ -10,7 +10,7 @@ mod ring;
 use std::io;
 
 pub(crate) use bpf::{
-    iter_create, link_create, link_info, link_update, pin, prog_load, prog_name, Insn,
+    enable_stats, iter_create, link_create, link_info, link_update, pin, prog_load, prog_name, Insn,
 };
 pub(crate) use file::{
     epoll_create, epoll_ctl, epoll_wait_into, file_flags, hung_up, pipe, replace, set_nonblocking,

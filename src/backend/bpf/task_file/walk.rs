@@ -266,7 +266,12 @@ impl<R: Plain> Loaded<R> {
     fn by_task(table: &'static Table<R>, capacity: usize) -> Result<Self, NotOpened> {
         let programs = Programs::load(|| maps::open(table, capacity), TASK)?;
         let mut loaded = Self::of(table, programs, capacity, By::Task)?;
-        let own = Tasks::Thread(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs());
+        let own = Tasks::Thread(
+            rustix::thread::gettid()
+                .as_raw_nonzero()
+                .get()
+                .unsigned_abs(),
+        );
         let reply = loaded.run(WalkRequest::default(), own);
         reply.map_err(refuse_if_forbidden)?;
         Ok(loaded)

@@ -13,6 +13,7 @@ const OBJ_PIN: u32 = 6;
 const OBJ_GET_INFO_BY_FD: u32 = 15;
 const LINK_CREATE: u32 = 28;
 const LINK_UPDATE: u32 = 29;
+const ENABLE_STATS: u32 = 32;
 const ITER_CREATE: u32 = 33;
 const PROG_TYPE_TRACING: u32 = 26;
 const TRACE_ITER: u32 = 28;
@@ -268,6 +269,14 @@ struct ProgInfo {
     id: u32,
     before_name: [u64; 7],
     name: [u8; 16],
+}
+
+/// BPF_ENABLE_STATS of runs: counted until the descriptor is closed.
+pub(crate) fn enable_stats() -> io::Result<OwnedFd> {
+    const RUN_TIME: u32 = 0;
+    let mut kind = RUN_TIME;
+    // SAFETY: the one number that it takes.
+    unsafe { bpf(ENABLE_STATS, &mut kind) }.map(owned)
 }
 
 /// BPF_OBJ_GET_INFO_BY_FD of a program, by the number of a descriptor that other
