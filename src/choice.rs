@@ -17,9 +17,9 @@ pub enum Backend {
     /// [`Backend::TaskFile`]. They read under the lock. Those of rings never
     /// wait for it; that of an epoll set does.
     Native,
-    /// A BPF program on the `task_file` iterator, and on `task` for rings
-    /// without a descriptor: Linux 6.1 and later, with `CAP_BPF` and
-    /// `CAP_PERFMON`, or `CAP_SYS_ADMIN`.
+    /// A BPF program that looks at the files of a task, without a lock: Linux 6.1
+    /// and later, with `CAP_BPF` and `CAP_PERFMON`, or `CAP_SYS_ADMIN`. From 6.10
+    /// on a system call runs it, before that an iterator over tasks.
     TaskFile,
     /// The text of `/proc/PID/fdinfo/FD`: every kernel, and no privilege for
     /// processes of the same user, but fewer fields; see

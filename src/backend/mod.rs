@@ -2,8 +2,8 @@
 //!
 //! The words of this folder: a *read* is what a caller asks for and gets a
 //! snapshot of. It makes *attempts* until one is consistent. An attempt of a
-//! BPF backend is a *walk*: one pass of a program over a table, which is one
-//! BPF iterator read to its end, or one call under a tracepoint.
+//! BPF backend is a *walk*: a run of a program over a table, by a system call, by a
+//! BPF iterator that is read to its end, or under a tracepoint.
 
 #[cfg(feature = "bpf")]
 pub(crate) mod bpf;

@@ -21,7 +21,7 @@ struct TaskLinkInfo {
 }
 
 /// The tasks that an iterator shows.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tasks {
     All,
     Process(u32),

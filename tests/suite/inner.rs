@@ -34,6 +34,7 @@ pub(crate) fn run(mode: &str) -> ExitCode {
         "namespace" => super::namespaces::inside(),
         "reader" => super::reader::inside(),
         "reader-descriptors" => super::reader::inside_descriptors(),
+        "same-number" => super::namespaces::inside_same_number(),
         "segments-of-much" => super::pages::inside_much(),
         "segments-of-huge-pages" => super::pages::inside_huge_pages(),
         "segments-without-rights" => super::pages::inside_without_rights(),

@@ -6,11 +6,18 @@ use std::hint::black_box;
 use std::io::Read as _;
 use std::time::Instant;
 
+use rustix::process::{setrlimit, Resource, Rlimit};
 use uring_bpf_iter::{Backend, UringBufIter};
 use uring_testkit::{page_size, BufSpec, RingBuilder, TestRing};
 
 const BUFFERS: usize = 16_384;
 const ROUNDS: usize = 5;
+
+/// Descriptors beside that of the ring, and of how many buffers a snapshot is then.
+const DESCRIPTORS: usize = 19_000;
+const FEW_BUFFERS: usize = 4;
+/// So much more may a snapshot cost among so many descriptors.
+const MORE: f64 = 4.0 / 3.0;
 
 /// Instructions a record at most: twice what they were when this was written, on
 /// 6.12, of which 180 are what a debug build adds.
@@ -35,26 +42,58 @@ pub(super) fn inside() {
         verified <= VERIFIED,
         "task-file: {verified:.0}, {VERIFIED} at most"
     );
+    many_descriptors();
+}
+
+/// Panics if a snapshot of few buffers costs more in a process with many descriptors.
+fn many_descriptors() {
+    let mut ring = RingBuilder::new(8).build().expect("ring");
+    ring.register(&[BufSpec::new(page_size()); FEW_BUFFERS])
+        .expect("register");
+    let options = UringBufIter::options().backend(Backend::TaskFile);
+    let mut iter = options.attach(&ring).expect("attach");
+    let mut snapshot = || {
+        count(|| {
+            assert_eq!(iter.snapshot().expect("snapshot").len(), FEW_BUFFERS);
+        })
+    };
+    let few = snapshot();
+    let most = 2 * DESCRIPTORS as u64;
+    let limit = Rlimit {
+        current: Some(most),
+        maximum: Some(most),
+    };
+    setrlimit(Resource::Nofile, limit).expect("setrlimit");
+    let copies: Vec<_> = (0..DESCRIPTORS)
+        .map(|_| rustix::io::dup(&ring).expect("dup"))
+        .collect();
+    let many = snapshot();
+    println!("{FEW_BUFFERS} registered buffers, instructions a snapshot:");
+    println!("{few:>8.0} with few descriptors");
+    println!("{many:>8.0} with {} more", copies.len());
+    assert!(many <= MORE * few, "{many:.0}, {few:.0} with few");
 }
 
 fn snapshots(ring: &TestRing, backend: Backend) -> f64 {
     let options = UringBufIter::options().backend(backend);
     let mut iter = options.attach(ring).expect("attach");
-    count(|| {
+    let whole = count(|| {
         assert_eq!(iter.snapshot().expect("snapshot").len(), BUFFERS);
-    })
+    });
+    whole / BUFFERS as f64
 }
 
 /// What cannot be done without by a reader of fdinfo.
 fn texts(ring: &TestRing) -> f64 {
     let path = format!("/proc/self/fdinfo/{}", ring.raw_fd());
     let mut text = Vec::with_capacity(4 << 20);
-    count(|| {
+    let whole = count(|| {
         text.clear();
         let mut file = File::open(&path).expect("fdinfo");
         file.read_to_end(&mut text).expect("fdinfo");
         assert!(black_box(&text).len() > 16 * BUFFERS);
-    })
+    });
+    whole / BUFFERS as f64
 }
 
 /// The least of some rounds, after one that does not count: a timer's interrupt in
@@ -67,5 +106,5 @@ fn count(mut work: impl FnMut()) -> f64 {
         start.elapsed()
     });
     // A nanosecond an instruction.
-    rounds.min().expect("rounds").as_nanos() as f64 / BUFFERS as f64
+    rounds.min().expect("rounds").as_nanos() as f64
 }

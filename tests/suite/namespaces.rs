@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use uring_bpf_iter::{Backend, Contention, Error, RingFinder, Via};
-use uring_testkit::{BufSpec, LockHolder, Report, RingBuilder, Workload};
+use uring_bpf_iter::{Backend, Contention, Error, RingFinder, UringBufReader, Via};
+use uring_testkit::{BufSpec, LockHolder, ProgramRuns, Report, RingBuilder, Workload};
 
 use super::oracle::{
     assert_reads, assert_ring, attach, by_inode, children_of, finder, no_locked_reads, rings_of,
@@ -19,7 +19,11 @@ use super::results::skip;
 use super::run::{again, in_pid_namespace, output, tool, workload, Killed};
 use super::{done, inner, Outcome};
 
-trials![seen_from_above, seen_from_inside];
+trials![
+    seen_from_above,
+    seen_from_inside,
+    a_number_that_is_another_process_outside
+];
 
 /// Why there are no namespaces here, if so.
 fn missing() -> Option<String> {
@@ -164,6 +168,69 @@ pub(super) fn inside() {
         }
     }
     tool_inside(&inodes, &[me, load.pid(), held.pid()]);
+}
+
+/// The same number, with a ring under the same descriptor.
+fn a_number_that_is_another_process_outside() -> Outcome {
+    if let Some(reason) = missing() {
+        return skip(reason);
+    }
+    let load = workload("--rings 1 --bufs 2");
+    let fd = load.report().rings[0].fd.expect("a descriptor");
+    let again = again("same-number");
+    let mut command = in_pid_namespace(again.get_program());
+    command.env(inner::MODE, "same-number");
+    command.env(inner::FOREIGN, format!("{} {fd}", load.pid()));
+    inner::expect_done(&mut command);
+    // It was there all the time.
+    assert_ring(load.pid(), fd, &load.report().rings[0].expected());
+    done()
+}
+
+/// Runs in the namespace.
+pub(super) fn inside_same_number() {
+    let [foreign_pid, foreign_fd] = inner::foreign()[..] else {
+        panic!("two numbers");
+    };
+    // The next process gets the number after this one, if no other was made meanwhile.
+    let load = loop {
+        fs::write(
+            "/proc/sys/kernel/ns_last_pid",
+            format!("{}", foreign_pid - 1),
+        )
+        .expect("ns_last_pid (CONFIG_CHECKPOINT_RESTORE)");
+        let load = workload("--rings 1 --bufs 5");
+        if u64::from(load.pid()) == foreign_pid {
+            break load;
+        }
+    };
+    let report = &load.report().rings[0];
+    assert_eq!(report.fd.expect("a descriptor") as u64, foreign_fd);
+    let ring = rings_of(Backend::TaskFile, load.pid()).remove(0);
+    assert_ring(load.pid(), foreign_fd as i32, &report.expected());
+    let runs = ProgramRuns::count().expect("run counts");
+    let mut reader = UringBufReader::options()
+        .backend(Backend::TaskFile)
+        .reader();
+    let mut read = || assert_eq!(reader.snapshot(&ring).expect("snapshot").len(), 5);
+    read();
+    // Found where it is, or else one run would be for nothing.
+    let before = runs.so_far().expect("/proc");
+    read();
+    let ran = runs.so_far().expect("/proc") - before;
+    match by_one_call() {
+        true => assert_eq!(ran, 1),
+        // An iterator is told of its end, too.
+        false => assert_eq!(ran, 2),
+    }
+}
+
+/// Whether a program finds a task by the number that it has in here.
+fn by_one_call() -> bool {
+    let symbols = fs::read_to_string("/proc/kallsyms").expect("/proc/kallsyms");
+    symbols
+        .lines()
+        .any(|line| line.ends_with(" bpf_task_from_vpid"))
 }
 
 fn tool_inside(inodes: &BTreeSet<u64>, pids: &[u32]) {

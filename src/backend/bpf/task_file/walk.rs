@@ -1,7 +1,8 @@
 //! Walks a table without its lock.
 
+use std::ffi::CStr;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use crate::backend::bpf::iterator;
 use crate::backend::bpf::maps::{self, Maps};
@@ -21,7 +22,7 @@ use crate::ring::Via;
 use crate::sys::link::Tasks;
 
 /// Looks where one task has it, by one system call.
-const CALL: &[&std::ffi::CStr] = &[c"dump_call"];
+const CALL: &[&CStr] = &[c"dump_call"];
 /// Look there, or anywhere in a process, by an iterator.
 const TASK: Forms = Forms {
     direct: &[c"dump_task"],
@@ -49,6 +50,8 @@ struct Loaded<R: 'static> {
     maps: Maps<R>,
     capacity: usize,
     by: By,
+    /// Of the tasks that were looked at last: a link of each program that was used.
+    links: (Option<Tasks>, [Option<OwnedFd>; 2]),
 }
 
 /// How programs are run.
@@ -288,6 +291,7 @@ impl<R: Plain> Loaded<R> {
             programs,
             capacity,
             by,
+            links: (None, [None, None]),
         })
     }
 
@@ -304,14 +308,28 @@ impl<R: Plain> Loaded<R> {
                 let called = self.programs.call();
                 called.map_err(|e| Error::os("run a BPF program", e))?;
             }
-            By::Task => {
-                for name in self.programs.names {
-                    let link = self.programs.link(name, tasks)?;
-                    iterator::walk_tasks(link.as_fd())?;
-                }
-            }
+            By::Task => self.iterate(&request, tasks)?,
         }
         self.maps.answer()
+    }
+
+    /// Walks over the tasks with each program; with the second one, where there is
+    /// one, only to look at mappings.
+    fn iterate(&mut self, request: &WalkRequest, tasks: Tasks) -> Result<()> {
+        let (linked, links) = &mut self.links;
+        if linked.replace(tasks) != Some(tasks) {
+            *links = [None, None];
+        }
+        let mappings = request.anywhere != 0 || request.via == wire::VIA_MAPPING;
+        let nr = if mappings { links.len() } else { 1 };
+        for (name, link) in self.programs.names.iter().zip(links).take(nr) {
+            let link = match link {
+                Some(link) => link,
+                none => none.insert(self.programs.link(name, tasks)?),
+            };
+            iterator::walk_tasks(link.as_fd())?;
+        }
+        Ok(())
     }
 
     fn grow(&mut self, table: &'static Table<R>, capacity: usize) -> Result<()> {
