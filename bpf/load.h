@@ -56,6 +56,10 @@ static __always_inline u64 number_at(const bool direct, u64 array, u64 i)
 	return LOAD(direct, struct io_mapped_ubuf, array + i * sizeof(u64), ubuf);
 }
 
+/* A field that is a pointer, as a plain number: no verifier knows a type for it. */
+#define ADDRESS(type, ptr, field) \
+	number_at(true, (u64)(ptr) + bpf_core_field_offset(type, field), 0)
+
 /*
  * Who holds the mutex `member` of a structure, 0 for nobody. The low bits of
  * mutex.owner are flags (kernel/locking/mutex.h); of an rt_mutex one is

@@ -227,11 +227,18 @@ struct ring_sighting {
 	char comm[16];
 };
 
+/* The ways of holding a ring that one walk over the tasks looks for. */
+enum find_part {
+	FIND_HELD = 0, /* descriptors, registered or not */
+	FIND_MAPPED = 1,
+};
+
 /* What user space asks of the finder, and the answer. */
 struct find_request {
 	__u64 run; /* differs from that of every earlier run */
 	__u8 page_shift;
-	__u8 pad[7];
+	__u8 part; /* enum find_part */
+	__u8 pad[6];
 };
 
 struct find_reply {

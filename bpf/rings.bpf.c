@@ -192,23 +192,25 @@ __noinline int describe_compat(u64 ctx, struct ring_sighting *r)
 	return 0;
 }
 
-static __always_inline struct ring_sighting *next_sighting(struct task_struct *task, u32 via,
-							   s32 fd)
+static __always_inline struct ring_sighting *next_sighting(const bool direct, u64 task, u32 via,
+							   s32 at)
 {
 	u32 key = reply.nr++, level = reader_level();
-	u64 ns;
 	struct ring_sighting *r = bpf_map_lookup_elem(&sightings, &key);
+	u64 leader, cred, ns;
 
 	if (!r)
 		return NULL;
 	__builtin_memset(r, 0, sizeof(*r));
-	r->pid = pid_nr_at(BPF_CORE_READ(task, group_leader), level, &ns);
-	r->tid = pid_nr_at(task, level, &ns);
-	r->fd = fd;
+	leader = (u64)LOAD(direct, struct task_struct, task, group_leader);
+	cred = (u64)LOAD(direct, struct task_struct, task, cred);
+	r->pid = pid_nr_at((void *)leader, level, &ns);
+	r->tid = pid_nr_at((void *)task, level, &ns);
+	r->fd = at;
 	r->via = via;
-	r->files = (u64)BPF_CORE_READ(task, files);
-	r->uid = BPF_CORE_READ(task, cred, euid.val);
-	BPF_CORE_READ_STR_INTO(&r->comm, task, group_leader, comm);
+	r->files = (u64)LOAD(direct, struct task_struct, task, files);
+	r->uid = LOAD(direct, struct cred, cred, euid.val);
+	bpf_core_read_str(r->comm, sizeof(r->comm), &((struct task_struct *)leader)->comm);
 	return r;
 }
 
@@ -234,10 +236,10 @@ static __always_inline bool is_ring_of(const bool direct, u64 file, struct ring_
 	return key->ring;
 }
 
-static __always_inline void sight(const bool direct, struct task_struct *task, u64 file,
-				  struct ring_key *key, u32 via, s32 fd)
+static __always_inline void sight_ring(const bool direct, u64 task, u64 file, struct ring_key *key,
+				       u32 via, s32 at)
 {
-	struct ring_sighting *r = next_sighting(task, via, fd);
+	struct ring_sighting *r = next_sighting(direct, task, via, at);
 	u64 *run, this_run, cred;
 
 	if (!r)
@@ -257,48 +259,6 @@ static __always_inline void sight(const bool direct, struct task_struct *task, u
 	fds.work += r->nr_filled;
 }
 
-/* A file that somebody holds for us. */
-static __always_inline void sight_held(const bool direct, struct task_struct *task, u64 file,
-				       u32 via, s32 fd)
-{
-	struct ring_key key;
-
-	if (is_ring_of(direct, file, &key))
-		sight(direct, task, file, &key, via, fd);
-}
-
-/*
- * A file that nobody holds for us, in a place that is read by `there`: forgotten if it
- * went meanwhile, with what was said of the ring, which others may hold. False then.
- */
-#define SIGHT_LOOSE(direct, task, file, via, fd, there)                                  \
-	({                                                                               \
-		u64 __file = (file), __before = reply.nr;                                \
-		struct ring_key __key;                                                   \
-		bool __stayed = true;                                                    \
-                                                                                         \
-		if (is_ring_of((direct), __file, &__key)) {                              \
-			sight((direct), (task), __file, &__key, (via), (fd));            \
-			__stayed = (there) == __file && ring_of(__file) == __key.ring && \
-				   inode_of((direct), __file) == __key.inode;            \
-			if (!__stayed) {                                                 \
-				reply.nr = __before;                                     \
-				bpf_map_delete_elem(&described, &__key);                 \
-			}                                                                \
-		}                                                                        \
-		__stayed;                                                                \
-	})
-
-SEC("iter/task_file")
-int find_rings_file_compat(struct bpf_iter__task_file *it)
-{
-	struct task_struct *task = it->task;
-
-	if (task && it->file)
-		sight_held(false, task, (u64)it->file, VIA_DESCRIPTOR, it->fd);
-	return 0;
-}
-
 /* Descriptor i of the table that the task has now, 0 if there is none. */
 static __always_inline u64 file_of_fd(u64 task, u64 i)
 {
@@ -310,6 +270,61 @@ static __always_inline u64 file_of_fd(u64 task, u64 i)
 	if (i >= LOAD(true, struct fdtable, fdt, max_fds))
 		return 0;
 	return pointer_at(true, (u64)LOAD(true, struct fdtable, fdt, fd), i);
+}
+
+/* What is in a place now that was read without its lock. */
+static __always_inline u64 file_in(u64 task, u32 via, s32 at)
+{
+	if (via == VIA_REGISTERED)
+		return registered_ring((void *)task, at);
+	return file_of_fd(task, at);
+}
+
+/*
+ * A file that a task holds, if it is a ring. The one of a mapping is held for us. Nobody
+ * holds the others: such a one is forgotten if it went meanwhile, with what was said of
+ * the ring, which others may hold. False then.
+ */
+static __always_inline bool sight(const bool direct, u64 task, u64 file, u32 via, s32 at)
+{
+	struct ring_key key;
+	u64 before = reply.nr;
+
+	if (!is_ring_of(direct, file, &key))
+		return true;
+	sight_ring(direct, task, file, &key, via, at);
+	if (via == VIA_MAPPING || (file_in(task, via, at) == file && ring_of(file) == key.ring &&
+				   inode_of(direct, file) == key.inode))
+		return true;
+	reply.nr = before;
+	bpf_map_delete_elem(&described, &key);
+	return false;
+}
+
+/* Not static: the verifier looks at it by itself, and once. */
+__noinline int sight_direct(u64 task, u64 file, u32 via, s32 at)
+{
+	return sight(true, task, file, via, at);
+}
+
+/* A file that somebody holds for us. */
+static __always_inline void sight_held_compat(u64 task, u64 file, u32 via, s32 at)
+{
+	struct ring_key key;
+
+	if (is_ring_of(false, file, &key))
+		sight_ring(false, task, file, &key, via, at);
+}
+
+SEC("iter/task_file")
+int find_rings_file_compat(struct bpf_iter__task_file *it)
+{
+	struct task_struct *task = it->task;
+	struct file *file = it->file;
+
+	if (task && file)
+		sight_held_compat((u64)task, (u64)file, VIA_DESCRIPTOR, it->fd);
+	return 0;
 }
 
 /*
@@ -340,9 +355,8 @@ __noinline int sight_fds(u64 task)
 			rest = number_at(true, open, i / 64) >> (i % 64);
 		}
 		if (rest & 1) {
-			file = pointer_at(true, (u64)LOAD(true, struct fdtable, fdt, fd), i);
-			stayed = SIGHT_LOOSE(true, (struct task_struct *)task, file, VIA_DESCRIPTOR,
-					     i, file_of_fd(task, i));
+			file = number_at(true, (u64)LOAD(true, struct fdtable, fdt, fd), i);
+			stayed = sight_direct(task, file, VIA_DESCRIPTOR, i);
 		}
 		/* The same address may be that of another table by now: not `stayed` says more. */
 		if (!stayed || (u64)LOAD(true, struct task_struct, task, files) != files ||
@@ -369,33 +383,36 @@ __noinline int sight_fds(u64 task)
  * False if there are more, for another call: the kernel cannot stop us, nor let others run
  * meanwhile. Threads that share the descriptors of their leader are passed over.
  */
-static __always_inline bool sight_descriptors(struct bpf_iter__task *it, struct task_struct *task)
+static __always_inline bool sight_descriptors(u64 task, u64 leader)
 {
-	/* As a plain number, which a verifier takes for an argument. */
-	u64 plain = (u64)LOAD(false, struct bpf_iter__task, (u64)it, task), tid = task->pid;
+	u64 tid = LOAD(true, struct task_struct, task, pid);
 
-	if (task->pid != task->tgid &&
-	    BPF_CORE_READ(task, files) == BPF_CORE_READ(task, group_leader, files))
+	if (leader != task && LOAD(true, struct task_struct, task, files) ==
+				      LOAD(true, struct task_struct, leader, files))
 		return true;
-	if (fds.run != request.run || fds.task != plain || fds.tid != tid || fds.done)
-		fds = (struct fd_walk){ .run = request.run, .task = plain, .tid = tid };
+	if (fds.run != request.run || fds.task != task || fds.tid != tid || fds.done)
+		fds = (struct fd_walk){ .run = request.run, .task = task, .tid = tid };
 	fds.work = 0;
-	sight_fds(plain);
+	sight_fds(task);
 	if (fds.done && fds.unseen)
-		next_sighting(task, VIA_UNSEEN_FDS, -1);
+		next_sighting(true, task, VIA_UNSEEN_FDS, -1);
 	return fds.done;
 }
 
-static __always_inline void sight_registered(const bool direct, struct task_struct *task, u32 i)
+static __always_inline void sight_registered(u64 task)
 {
-	(void)SIGHT_LOOSE(direct, task, registered_ring(task, i), VIA_REGISTERED, i,
-			  registered_ring(task, i));
+	u64 i;
+
+	if (!has_registered_ring((void *)task))
+		return;
+	for (i = zero; i < NR_REGISTERED_RINGS && can_loop; i++)
+		sight_direct(task, registered_ring((void *)task, i), VIA_REGISTERED, i);
 }
 
 /* The verifier looks at it once, and not once for each index. */
 static long sight_registered_compat(u64 i, struct task_struct **task)
 {
-	sight_registered(false, *task, i);
+	sight(false, (u64)*task, registered_ring(*task, i), VIA_REGISTERED, i);
 	return 0;
 }
 
@@ -403,7 +420,7 @@ static long sight_registered_compat(u64 i, struct task_struct **task)
  * This takes no lock that it would have to wait for; a process that is stuck
  * with its mmap_lock is named instead.
  */
-static __always_inline void sight_mapped(struct task_struct *task)
+static __always_inline void sight_mapped(struct task_struct *task, u64 plain)
 {
 	struct bpf_iter_task_vma it;
 	struct vm_area_struct *vma;
@@ -412,26 +429,42 @@ static __always_inline void sight_mapped(struct task_struct *task)
 
 	/* ENOENT: no memory of its own, as with a kernel thread. */
 	if (error && error != -ENOENT)
-		next_sighting(task, VIA_UNSEEN, -1);
+		next_sighting(true, plain, VIA_UNSEEN, -1);
 	while ((vma = bpf_iter_task_vma_next(&it)))
-		sight_held(true, task, file_of(vma), VIA_MAPPING, -1);
+		sight_direct(plain, ADDRESS(struct vm_area_struct, vma, vm_file), VIA_MAPPING, -1);
 	bpf_iter_task_vma_destroy(&it);
 }
 
+/*
+ * What an iterator over tasks is given: two pointers on every kernel (DEFINE_BPF_ITER_FUNC,
+ * include/linux/bpf.h), so that no kernel is asked where they are.
+ */
+struct task_ctx {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+};
+
+/* For one part of the ways to hold a ring at a time: see `part`. */
 SEC("iter/task")
-int find_rings_held(struct bpf_iter__task *it)
+int find_rings(struct task_ctx *it)
 {
 	struct task_struct *task = it->task;
+	u64 plain, leader;
 
 	if (!task)
 		return 0;
-	barrier_var(task); /* no arithmetic on it before the check */
-	if (!sight_descriptors(it, task))
-		return 1;
-	if (!has_registered_ring(task))
+	/* As a plain number, which the verifier takes for an argument. */
+	bpf_probe_read_kernel(&plain, sizeof(plain), &it->task);
+	leader = ADDRESS(struct task_struct, plain, group_leader);
+	if (request.part == FIND_MAPPED) {
+		/* One task of each process that still has its memory. */
+		if (leader == plain || !LOAD(true, struct task_struct, leader, mm))
+			sight_mapped(task, plain);
 		return 0;
-	for (u32 i = 0; i < NR_REGISTERED_RINGS; i++)
-		sight_registered(true, task, i);
+	}
+	if (!sight_descriptors(plain, leader))
+		return 1;
+	sight_registered(plain);
 	return 0;
 }
 
@@ -446,16 +479,6 @@ int find_rings_registered_compat(struct bpf_iter__task *it)
 	return 0;
 }
 
-SEC("iter/task")
-int find_rings_mapped(struct bpf_iter__task *it)
-{
-	struct task_struct *task = it->task;
-
-	if (task && speaks_for_memory(task))
-		sight_mapped(task);
-	return 0;
-}
-
 SEC("iter/task_vma")
 int find_rings_mapped_compat(struct bpf_iter__task_vma *it)
 {
@@ -463,6 +486,6 @@ int find_rings_mapped_compat(struct bpf_iter__task_vma *it)
 	struct vm_area_struct *vma = it->vma;
 
 	if (task && vma)
-		sight_held(false, task, (u64)vma->vm_file, VIA_MAPPING, -1);
+		sight_held_compat((u64)task, (u64)vma->vm_file, VIA_MAPPING, -1);
 	return 0;
 }

@@ -93,7 +93,7 @@ fn a_thread_that_its_own_ring_calls() -> Outcome {
     // One of each form that the other has not, as far as the kernel keeps names.
     for (program, wanted) in [
         ("find_rings_file", kernel() < (6, 9)),
-        ("find_rings_held", kernel() >= (6, 9)),
+        ("find_rings", kernel() >= (6, 9)),
     ] {
         let is_there = programs.iter().any(|name| name == program);
         assert_eq!(is_there, wanted, "{program}: {programs:?}");

@@ -124,7 +124,8 @@ impl Default for FilePath {
 pub(crate) struct FindRequest {
     pub(crate) run: u64,
     pub(crate) page_shift: u8,
-    pub(crate) pad: [u8; 7],
+    pub(crate) part: u8,
+    pub(crate) pad: [u8; 6],
 }
 
 /// `struct find_reply`
@@ -158,6 +159,10 @@ pub(crate) const VIA_REGISTERED: u32 = 1;
 pub(crate) const VIA_MAPPING: u32 = 2;
 pub(crate) const VIA_UNSEEN: u32 = 3;
 pub(crate) const VIA_UNSEEN_FDS: u32 = 4;
+
+/// `enum find_part`
+pub(crate) const FIND_HELD: u8 = 0;
+pub(crate) const FIND_MAPPED: u8 = 1;
 
 /// `enum ring_flags`
 pub(crate) const RING_SUM_VERIFIED: u32 = 1 << 0;

@@ -1,5 +1,6 @@
 //! Searches tasks for the ways in which they hold rings.
 
+use std::ffi::CStr;
 use std::os::fd::AsFd;
 
 use crate::backend::bpf::iterator;
@@ -20,9 +21,8 @@ use crate::sys::link::Tasks;
 use crate::sys::observer;
 use crate::sys::shared::Shared;
 
-/// The last one of either is for mappings.
 const FIND: Forms = Forms {
-    direct: &[c"find_rings_held", c"find_rings_mapped"],
+    direct: &[c"find_rings"],
     compat: &[
         c"find_rings_file_compat",
         c"find_rings_registered_compat",
@@ -30,13 +30,23 @@ const FIND: Forms = Forms {
     ],
 };
 
+/// The walks of one search, in this order: by which program, and for which part of the
+/// ways to hold a ring. There are those of the form that is loaded.
+const WALKS: [(&CStr, u8); 5] = [
+    (c"find_rings", wire::FIND_HELD),
+    (c"find_rings", wire::FIND_MAPPED),
+    (c"find_rings_file_compat", wire::FIND_HELD),
+    (c"find_rings_registered_compat", wire::FIND_HELD),
+    (c"find_rings_mapped_compat", wire::FIND_MAPPED),
+];
+
 /// Searches tasks for the ways in which they hold rings.
 pub(crate) struct Finder {
     request: Shared<wire::FindRequest>,
     reply: Shared<wire::FindReply>,
     sightings: Shared<wire::RingSighting>,
     capacity: usize,
-    walks: u64,
+    runs: u64,
     programs: Programs,
 }
 
@@ -63,29 +73,33 @@ impl Finder {
             reply: Shared::map(fd(c".bss.reply")?, 1).map_err(fail)?,
             sightings: Shared::map(fd(c"sightings")?, capacity).map_err(fail)?,
             capacity,
-            walks: 0,
+            runs: 0,
             programs,
         })
     }
 
-    /// Walks with each program, one after the other into the same map: the number of
-    /// sightings.
+    /// Walks, one time after the other into the same map: the number of sightings.
     fn walk(&mut self, pid: Option<u32>, mappings: bool) -> Result<usize> {
-        self.walks += 1;
+        self.runs += 1;
         let fail = |e| Error::os("use a RingFinder", e);
-        self.request
-            .write(wire::FindRequest {
-                run: self.walks,
-                page_shift: page_shift(),
-                pad: [0; 7],
-            })
-            .map_err(fail)?;
         self.reply.write(wire::FindReply::default()).map_err(fail)?;
         let tasks = pid.map_or(Tasks::All, Tasks::Process);
-        let all = self.programs.names;
-        let wanted = all.len() - usize::from(!mappings);
-        for name in &all[..wanted] {
-            let link = self.programs.link(name, tasks)?;
+        let loaded = self.programs.names;
+        let wanted =
+            |program, part| loaded.contains(&program) && (mappings || part != wire::FIND_MAPPED);
+        for (program, part) in WALKS {
+            if !wanted(program, part) {
+                continue;
+            }
+            self.request
+                .write(wire::FindRequest {
+                    run: self.runs,
+                    page_shift: page_shift(),
+                    part,
+                    pad: [0; 6],
+                })
+                .map_err(fail)?;
+            let link = self.programs.link(program, tasks)?;
             iterator::walk_tasks(link.as_fd())?;
         }
         let nr = self.reply.read().map_err(fail)?.nr;
