@@ -97,16 +97,17 @@ __noinline int sum_direct(struct sum *s)
 	return 0;
 }
 
-static long add_slot_compat(u64 i, struct sum *s)
+static long add_slot_compat(u64 i, struct sum **s)
 {
-	add_slot(false, s, i);
+	add_slot(false, *s, i);
 	return 0;
 }
 
-static __always_inline void sum_compat(struct sum *s)
+__noinline int sum_compat(struct sum *s)
 {
-	if (sum_begins(false, s))
-		sum_ends(false, s, bpf_loop(s->table.nr, add_slot_compat, s, 0) == s->table.nr);
+	if (s && sum_begins(false, s))
+		sum_ends(false, s, bpf_loop(s->table.nr, add_slot_compat, &s, 0) == s->table.nr);
+	return 0;
 }
 
 static __always_inline void describe_buffers(const bool direct, u64 ctx, struct ring_sighting *r)
