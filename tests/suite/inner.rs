@@ -41,6 +41,7 @@ pub(crate) fn run(mode: &str) -> ExitCode {
         "huge-pages" => super::memory::inside_huge_pages(),
         "soak" => super::soak::inside(),
         "unprivileged" => super::unprivileged::inside(),
+        "verified" => super::verifier::inside(),
         "warm" => super::warm::inside(),
         other => panic!("no mode {other}"),
     }

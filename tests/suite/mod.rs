@@ -79,6 +79,7 @@ mod tool_shown;
 mod torn;
 mod types;
 mod unprivileged;
+mod verifier;
 mod warm;
 
 /// Which other trials may run at the same time.
@@ -130,6 +131,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         tool_exit::trials(),
         types::trials(),
         limits::trials(),
+        verifier::trials(),
         warm::trials(),
     ]
     .into_iter()
