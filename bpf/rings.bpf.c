@@ -5,7 +5,7 @@
  * together. Sightings beyond the capacity of the map are counted, so that user
  * space can come back with a larger one.
  *
- * Each program has a twin `_compat` for kernels before 6.9.
+ * find_rings() does all of it. Kernels before 6.9 have three programs `_compat` instead.
  */
 #include "ring.h"
 #include "table.h"
@@ -84,7 +84,7 @@ static __always_inline void sum_ends(const bool direct, struct sum *s, bool comp
 		    now.slots != s->table.slots;
 }
 
-/* Not static: the verifier looks at it by itself, and once. */
+/* Not static, like others below: the verifier looks at it by itself, and once. */
 __noinline int sum_direct(struct sum *s)
 {
 	u64 i;
@@ -134,17 +134,17 @@ static __always_inline void describe_buffers(const bool direct, u64 ctx, struct 
 		r->flags |= RING_ACCT_KNOWN;
 }
 
-static __always_inline void describe_sqpoll(const bool direct, u64 ctx, struct ring_sighting *r)
+static __always_inline void describe_sqpoll(const bool direct, u64 sqd, struct ring_sighting *r)
 {
-	u64 sqd = (u64)LOAD(direct, struct io_ring_ctx, ctx, sq_data);
+	struct io_sq_data *data = AS(direct, struct io_sq_data, sqd);
 	struct task_struct *thread;
 	u64 ns;
 
 	r->sqpoll_cpu = -1;
 	if (!sqd)
 		return;
-	r->sqpoll_cpu = LOAD(direct, struct io_sq_data, sqd, sq_cpu);
-	thread = LOAD(direct, struct io_sq_data, sqd, thread);
+	r->sqpoll_cpu = FIELD(direct, data, sq_cpu);
+	thread = FIELD(direct, data, thread);
 	if (!thread)
 		return;
 	r->sqpoll_tid = pid_nr_at(thread, reader_level(), &ns);
@@ -153,32 +153,33 @@ static __always_inline void describe_sqpoll(const bool direct, u64 ctx, struct r
 
 static __always_inline void describe(const bool direct, u64 ctx, struct ring_sighting *r)
 {
+	struct io_ring_ctx *ring = AS(direct, struct io_ring_ctx, ctx);
+	struct io_rings *rings = AS(direct, struct io_rings, load_rings(direct, ctx));
+	struct user_struct *user = FIELD(direct, ring, user);
 	struct table files;
-	u64 rings = load_rings(direct, ctx);
-	u64 user = (u64)LOAD(direct, struct io_ring_ctx, ctx, user);
 
-	r->setup_flags = LOAD(direct, struct io_ring_ctx, ctx, flags);
-	r->sq_entries = LOAD(direct, struct io_ring_ctx, ctx, sq_entries);
-	r->cq_entries = LOAD(direct, struct io_ring_ctx, ctx, cq_entries);
+	r->setup_flags = FIELD(direct, ring, flags);
+	r->sq_entries = FIELD(direct, ring, sq_entries);
+	r->cq_entries = FIELD(direct, ring, cq_entries);
 	load_file_table(direct, ctx, &files);
 	r->nr_files = files.nr;
 	if (rings) {
-		r->sq_head = LOAD(direct, struct io_rings, rings, sq.head);
-		r->sq_tail = LOAD(direct, struct io_rings, rings, sq.tail);
-		r->cq_head = LOAD(direct, struct io_rings, rings, cq.head);
-		r->cq_tail = LOAD(direct, struct io_rings, rings, cq.tail);
+		r->sq_head = FIELD(direct, rings, sq.head);
+		r->sq_tail = FIELD(direct, rings, sq.tail);
+		r->cq_head = FIELD(direct, rings, cq.head);
+		r->cq_tail = FIELD(direct, rings, cq.tail);
 	}
 	/* No user: the creator had CAP_IPC_LOCK, nothing is charged. */
 	if (user) {
 		r->flags |= RING_CHARGED;
-		r->charged_uid = LOAD(direct, struct user_struct, user, uid.val);
-		r->user_locked_pages = LOAD(direct, struct user_struct, user, locked_vm.counter);
+		user = AS(direct, struct user_struct, user);
+		r->charged_uid = FIELD(direct, user, uid.val);
+		r->user_locked_pages = FIELD(direct, user, locked_vm.counter);
 	}
-	describe_sqpoll(direct, ctx, r);
+	describe_sqpoll(direct, (u64)FIELD(direct, ring, sq_data), r);
 	describe_buffers(direct, ctx, r);
 }
 
-/* Not static: the verifier looks at them by themselves, and once. */
 __noinline int describe_direct(u64 ctx, struct ring_sighting *r)
 {
 	if (r)
@@ -193,26 +194,33 @@ __noinline int describe_compat(u64 ctx, struct ring_sighting *r)
 	return 0;
 }
 
-static __always_inline struct ring_sighting *next_sighting(const bool direct, u64 task, u32 via,
-							   s32 at)
+/* Who holds something, and how: the number of a new sighting. There may be no room for it. */
+static __always_inline u32 note_holder(const bool direct, u64 task, u32 via, s32 at)
 {
-	u32 key = reply.nr++, level = reader_level();
-	struct ring_sighting *r = bpf_map_lookup_elem(&sightings, &key);
-	u64 leader, cred, ns;
+	u32 nr = reply.nr++, level = reader_level();
+	struct ring_sighting *r = bpf_map_lookup_elem(&sightings, &nr);
+	struct task_struct *t, *leader;
+	u64 cred, ns;
 
 	if (!r)
-		return NULL;
+		return nr;
 	__builtin_memset(r, 0, sizeof(*r));
-	leader = (u64)LOAD(direct, struct task_struct, task, group_leader);
-	cred = (u64)LOAD(direct, struct task_struct, task, cred);
-	r->pid = pid_nr_at((void *)leader, level, &ns);
-	r->tid = pid_nr_at((void *)task, level, &ns);
+	t = AS(direct, struct task_struct, task);
+	leader = FIELD(direct, t, group_leader);
+	cred = (u64)FIELD(direct, t, cred);
+	r->pid = pid_nr_at(leader, level, &ns);
+	r->tid = pid_nr_at(t, level, &ns);
 	r->fd = at;
 	r->via = via;
-	r->files = (u64)LOAD(direct, struct task_struct, task, files);
+	r->files = (u64)FIELD(direct, t, files);
 	r->uid = LOAD(direct, struct cred, cred, euid.val);
-	bpf_core_read_str(r->comm, sizeof(r->comm), &((struct task_struct *)leader)->comm);
-	return r;
+	bpf_core_read_str(r->comm, sizeof(r->comm), &leader->comm);
+	return nr;
+}
+
+__noinline u32 note_holder_direct(u64 task, u32 via, s32 at)
+{
+	return note_holder(true, task, via, at);
 }
 
 /* The descriptors of one task, of which those before `next` were looked at. */
@@ -240,7 +248,8 @@ static __always_inline bool is_ring_of(const bool direct, u64 file, struct ring_
 static __always_inline void sight_ring(const bool direct, u64 task, u64 file, struct ring_key *key,
 				       u32 via, s32 at)
 {
-	struct ring_sighting *r = next_sighting(direct, task, via, at);
+	u32 nr = direct ? note_holder_direct(task, via, at) : note_holder(false, task, via, at);
+	struct ring_sighting *r = bpf_map_lookup_elem(&sightings, &nr);
 	u64 *run, this_run, cred;
 
 	if (!r)
@@ -263,14 +272,13 @@ static __always_inline void sight_ring(const bool direct, u64 task, u64 file, st
 /* Descriptor i of the table that the task has now, 0 if there is none. */
 static __always_inline u64 file_of_fd(u64 task, u64 i)
 {
-	u64 files = (u64)LOAD(true, struct task_struct, task, files), fdt;
+	u64 files = (u64)LOAD(true, struct task_struct, task, files);
+	struct fdtable *fdt;
 
 	if (!files)
 		return 0;
-	fdt = (u64)LOAD(true, struct files_struct, files, fdt);
-	if (i >= LOAD(true, struct fdtable, fdt, max_fds))
-		return 0;
-	return pointer_at(true, (u64)LOAD(true, struct fdtable, fdt, fd), i);
+	fdt = AS(true, struct fdtable, LOAD(true, struct files_struct, files, fdt));
+	return i < FIELD(true, fdt, max_fds) ? number_at(true, (u64)FIELD(true, fdt, fd), i) : 0;
 }
 
 /* What is in a place now that was read without its lock. */
@@ -302,7 +310,6 @@ static __always_inline bool sight(const bool direct, u64 task, u64 file, u32 via
 	return false;
 }
 
-/* Not static: the verifier looks at it by itself, and once. */
 __noinline int sight_direct(u64 task, u64 file, u32 via, s32 at)
 {
 	return sight(true, task, file, via, at);
@@ -396,7 +403,7 @@ static __always_inline bool sight_descriptors(u64 task, u64 leader)
 	fds.work = 0;
 	sight_fds(task);
 	if (fds.done && fds.unseen)
-		next_sighting(true, task, VIA_UNSEEN_FDS, -1);
+		note_holder_direct(task, VIA_UNSEEN_FDS, -1);
 	return fds.done;
 }
 
@@ -430,7 +437,7 @@ static __always_inline void sight_mapped(struct task_struct *task, u64 plain)
 
 	/* ENOENT: no memory of its own, as with a kernel thread. */
 	if (error && error != -ENOENT)
-		next_sighting(true, plain, VIA_UNSEEN, -1);
+		note_holder_direct(plain, VIA_UNSEEN, -1);
 	while ((vma = bpf_iter_task_vma_next(&it)))
 		sight_direct(plain, ADDRESS(struct vm_area_struct, vma, vm_file), VIA_MAPPING, -1);
 	bpf_iter_task_vma_destroy(&it);
