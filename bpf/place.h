@@ -28,39 +28,6 @@ static __always_inline void walk_table(const bool direct, u64 object)
 	direct ? walk_direct(object) : walk_compat(object);
 }
 
-/* How many descriptors the table of a task has room for, and descriptor i of it. */
-static __always_inline u64 nr_descriptors(const bool direct, u64 task)
-{
-	u64 files = (u64)LOAD(direct, struct task_struct, task, files), fdt;
-
-	if (!files)
-		return 0;
-	fdt = (u64)LOAD(direct, struct files_struct, files, fdt);
-	return LOAD(direct, struct fdtable, fdt, max_fds);
-}
-
-static __always_inline u64 descriptor_at(const bool direct, u64 task, u64 i)
-{
-	u64 files = (u64)LOAD(direct, struct task_struct, task, files), fdt;
-
-	if (!files)
-		return 0;
-	fdt = (u64)LOAD(direct, struct files_struct, files, fdt);
-	if (i >= LOAD(direct, struct fdtable, fdt, max_fds))
-		return 0;
-	return pointer_at(direct, (u64)LOAD(direct, struct fdtable, fdt, fd), i);
-}
-
-/* The file that a task has there, 0 for none. */
-static __always_inline u64 file_there(const bool direct, u64 task, u32 via, u64 i)
-{
-	if (via == VIA_DESCRIPTOR)
-		return descriptor_at(direct, task, i);
-	if (i >= NR_REGISTERED_RINGS)
-		return 0;
-	return registered_ring((struct task_struct *)task, i);
-}
-
 /*
  * Such a file is not ours to hold: the task may drop it, and what it is of, while we
  * read. Reads of freed memory are harmless, and a table read so is refused when the
@@ -163,36 +130,36 @@ static __always_inline void walk_anywhere(const bool direct, u64 task, u32 via)
 		direct ? walk_there_direct(task, via, l.at) : walk_there_compat(task, via, l.at);
 }
 
-static __always_inline int look_at_task(const bool direct, struct bpf_iter__task *it)
+static __always_inline int look_at_task(const bool direct, struct task_ctx *it)
 {
 	struct task_struct *task = it->task;
 	u64 plain;
 
 	if (!task || reply.status != WALK_NOT_FOUND)
 		return 0;
-	barrier_var(task); /* no arithmetic on it before the check */
-	plain = (u64)LOAD(false, struct bpf_iter__task, (u64)it, task);
+	/* As a plain number, which a verifier takes for an argument. */
+	bpf_probe_read_kernel(&plain, sizeof(plain), &it->task);
 	if (request.anywhere) {
 		walk_anywhere(direct, plain, VIA_DESCRIPTOR);
 		walk_anywhere(direct, plain, VIA_REGISTERED);
 	} else if (request.via != VIA_MAPPING) {
-		direct ? walk_there_direct(plain, request.via, request.at) :
-			 walk_there_compat(plain, request.via, request.at);
+		direct ? walk_there_direct(plain, request.via, request.at)
+		       : walk_there_compat(plain, request.via, request.at);
 		return 0;
 	}
-	if (direct && reply.status == WALK_NOT_FOUND && speaks_for_memory(task))
+	if (direct && reply.status == WALK_NOT_FOUND && speaks_for_memory(plain))
 		walk_mapped(task);
 	return 0;
 }
 
 SEC("iter/task")
-int dump_task(struct bpf_iter__task *it)
+int dump_task(struct task_ctx *it)
 {
 	return look_at_task(true, it);
 }
 
 SEC("iter/task")
-int dump_task_compat(struct bpf_iter__task *it)
+int dump_task_compat(struct task_ctx *it)
 {
 	return look_at_task(false, it);
 }

@@ -269,26 +269,6 @@ static __always_inline void sight_ring(const bool direct, u64 task, u64 file, st
 	fds.work += r->nr_filled;
 }
 
-/* Descriptor i of the table that the task has now, 0 if there is none. */
-static __always_inline u64 file_of_fd(u64 task, u64 i)
-{
-	u64 files = (u64)LOAD(true, struct task_struct, task, files);
-	struct fdtable *fdt;
-
-	if (!files)
-		return 0;
-	fdt = AS(true, struct fdtable, LOAD(true, struct files_struct, files, fdt));
-	return i < FIELD(true, fdt, max_fds) ? number_at(true, (u64)FIELD(true, fdt, fd), i) : 0;
-}
-
-/* What is in a place now that was read without its lock. */
-static __always_inline u64 file_in(u64 task, u32 via, s32 at)
-{
-	if (via == VIA_REGISTERED)
-		return registered_ring((void *)task, at);
-	return file_of_fd(task, at);
-}
-
 /*
  * A file that a task holds, if it is a ring. The one of a mapping is held for us. Nobody
  * holds the others: such a one is forgotten if it went meanwhile, with what was said of
@@ -302,8 +282,9 @@ static __always_inline bool sight(const bool direct, u64 task, u64 file, u32 via
 	if (!is_ring_of(direct, file, &key))
 		return true;
 	sight_ring(direct, task, file, &key, via, at);
-	if (via == VIA_MAPPING || (file_in(task, via, at) == file && ring_of(file) == key.ring &&
-				   inode_of(direct, file) == key.inode))
+	if (via == VIA_MAPPING ||
+	    (file_there(direct, task, via, at) == file && ring_of(file) == key.ring &&
+	     inode_of(direct, file) == key.inode))
 		return true;
 	reply.nr = before;
 	bpf_map_delete_elem(&described, &key);
@@ -391,8 +372,9 @@ __noinline int sight_fds(u64 task)
  * False if there are more, for another call: the kernel cannot stop us, nor let others run
  * meanwhile. Threads that share the descriptors of their leader are passed over.
  */
-static __always_inline bool sight_descriptors(u64 task, u64 leader)
+static __always_inline bool sight_descriptors(u64 task)
 {
+	u64 leader = ADDRESS(struct task_struct, task, group_leader);
 	u64 tid = LOAD(true, struct task_struct, task, pid);
 
 	if (leader != task && LOAD(true, struct task_struct, task, files) ==
@@ -439,38 +421,27 @@ static __always_inline void sight_mapped(struct task_struct *task, u64 plain)
 	if (error && error != -ENOENT)
 		note_holder_direct(plain, VIA_UNSEEN, -1);
 	while ((vma = bpf_iter_task_vma_next(&it)))
-		sight_direct(plain, ADDRESS(struct vm_area_struct, vma, vm_file), VIA_MAPPING, -1);
+		sight_direct(plain, file_of(vma), VIA_MAPPING, -1);
 	bpf_iter_task_vma_destroy(&it);
 }
-
-/*
- * What an iterator over tasks is given: two pointers on every kernel (DEFINE_BPF_ITER_FUNC,
- * include/linux/bpf.h), so that no kernel is asked where they are.
- */
-struct task_ctx {
-	struct bpf_iter_meta *meta;
-	struct task_struct *task;
-};
 
 /* For one part of the ways to hold a ring at a time: see `part`. */
 SEC("iter/task")
 int find_rings(struct task_ctx *it)
 {
 	struct task_struct *task = it->task;
-	u64 plain, leader;
+	u64 plain;
 
 	if (!task)
 		return 0;
 	/* As a plain number, which the verifier takes for an argument. */
 	bpf_probe_read_kernel(&plain, sizeof(plain), &it->task);
-	leader = ADDRESS(struct task_struct, plain, group_leader);
 	if (request.part == FIND_MAPPED) {
-		/* One task of each process that still has its memory. */
-		if (leader == plain || !LOAD(true, struct task_struct, leader, mm))
+		if (speaks_for_memory(plain))
 			sight_mapped(task, plain);
 		return 0;
 	}
-	if (!sight_descriptors(plain, leader))
+	if (!sight_descriptors(plain))
 		return 1;
 	sight_registered(plain);
 	return 0;

@@ -61,13 +61,57 @@ static __noinline __attribute__((unused)) bool has_registered_ring(struct task_s
 	return any;
 }
 
+/* How many descriptors the table of a task has room for, and descriptor i of it. */
+static __always_inline u64 nr_descriptors(const bool direct, u64 task)
+{
+	u64 files = (u64)LOAD(direct, struct task_struct, task, files), fdt;
+
+	if (!files)
+		return 0;
+	fdt = (u64)LOAD(direct, struct files_struct, files, fdt);
+	return LOAD(direct, struct fdtable, fdt, max_fds);
+}
+
+static __always_inline u64 descriptor_at(const bool direct, u64 task, u64 i)
+{
+	u64 files = (u64)LOAD(direct, struct task_struct, task, files), fdt;
+
+	if (!files)
+		return 0;
+	fdt = (u64)LOAD(direct, struct files_struct, files, fdt);
+	if (i >= LOAD(direct, struct fdtable, fdt, max_fds))
+		return 0;
+	return pointer_at(direct, (u64)LOAD(direct, struct fdtable, fdt, fd), i);
+}
+
+/* The file that a task has there, 0 for none. */
+static __always_inline u64 file_there(const bool direct, u64 task, u32 via, u64 i)
+{
+	if (via == VIA_DESCRIPTOR)
+		return descriptor_at(direct, task, i);
+	if (i >= NR_REGISTERED_RINGS)
+		return 0;
+	return registered_ring((struct task_struct *)task, i);
+}
+
+/*
+ * What an iterator over tasks is given: two pointers on every kernel (DEFINE_BPF_ITER_FUNC,
+ * include/linux/bpf.h), so that no kernel is asked where they are.
+ */
+struct task_ctx {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+};
+
 /*
  * True for one task of each process that still has its memory: the leader, or
  * any task if the leader has ended before the others.
  */
-static __always_inline bool speaks_for_memory(struct task_struct *task)
+static __always_inline bool speaks_for_memory(u64 task)
 {
-	return task->pid == task->tgid || !BPF_CORE_READ(task, group_leader, mm);
+	u64 leader = ADDRESS(struct task_struct, task, group_leader);
+
+	return leader == task || !LOAD(true, struct task_struct, leader, mm);
 }
 
 /* Open-coded walk over mappings: only try-locks mmap_lock (6.7 on). */
@@ -87,7 +131,7 @@ extern void bpf_iter_task_vma_destroy(struct bpf_iter_task_vma *it) __ksym __wea
  */
 static __always_inline u64 file_of(struct vm_area_struct *vma)
 {
-	return (u64)LOAD(true, struct vm_area_struct, vma, vm_file);
+	return ADDRESS(struct vm_area_struct, vma, vm_file);
 }
 
 #endif
