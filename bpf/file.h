@@ -10,12 +10,6 @@
 
 /* include/uapi/linux/stat.h */
 #define S_IFMT 0170000
-#define S_IFSOCK 0140000
-#define S_IFREG 0100000
-#define S_IFBLK 0060000
-#define S_IFDIR 0040000
-#define S_IFCHR 0020000
-#define S_IFIFO 0010000
 
 union anon_name {
 	char text[16];
@@ -55,10 +49,8 @@ static __always_inline u64 inode_of(const bool direct, u64 file)
 }
 
 /* Files without a file system of their own: what they are is in their name. */
-static __always_inline u8 anon_kind(const bool direct, u64 file, u64 magic)
+static __always_inline int anon_kind(const bool direct, u64 file)
 {
-	if (magic == PID_FS_MAGIC)
-		return FILE_ANON_INODE;
 	if (is_anon_file(direct, file, "[eventfd]"))
 		return FILE_EVENTFD;
 	if (is_anon_file(direct, file, "[eventpoll]"))
@@ -68,25 +60,23 @@ static __always_inline u8 anon_kind(const bool direct, u64 file, u64 magic)
 	return FILE_ANON_INODE;
 }
 
-static __always_inline u8 kind_of_mode(u16 mode)
+/* Not static: the verifier looks at them by themselves, and once. */
+__noinline __attribute__((unused)) int anon_kind_direct(u64 file)
 {
-	switch (mode & S_IFMT) {
-	case S_IFREG:
-		return FILE_REGULAR;
-	case S_IFDIR:
-		return FILE_DIRECTORY;
-	case S_IFCHR:
-		return FILE_CHAR_DEVICE;
-	case S_IFBLK:
-		return FILE_BLOCK_DEVICE;
-	case S_IFIFO:
-		return FILE_PIPE;
-	case S_IFSOCK:
-		return FILE_SOCKET;
-	default:
-		return FILE_OTHER;
-	}
+	return anon_kind(true, file);
 }
+
+__noinline __attribute__((unused)) int anon_kind_compat(u64 file)
+{
+	return anon_kind(false, file);
+}
+
+/* By the bits of S_IFMT, as a table: the verifier would follow each branch. */
+static const u8 kinds[16] = {
+	FILE_OTHER,	   FILE_PIPE,  FILE_CHAR_DEVICE, FILE_OTHER, FILE_DIRECTORY, FILE_OTHER,
+	FILE_BLOCK_DEVICE, FILE_OTHER, FILE_REGULAR,	 FILE_OTHER, FILE_OTHER,     FILE_OTHER,
+	FILE_SOCKET,	   FILE_OTHER, FILE_OTHER,	 FILE_OTHER,
+};
 
 static __always_inline void load_file(const bool direct, u64 file, struct file_identity *id)
 {
@@ -103,12 +93,11 @@ static __always_inline void load_file(const bool direct, u64 file, struct file_i
 	id->dev_minor = dev & ((1 << 20) - 1);
 	id->flags = FIELD(direct, f, f_flags);
 	id->mode = FIELD(direct, inode, i_mode);
+	id->kind = kinds[id->mode >> 12];
 	if (magic == ANON_INODE_FS_MAGIC || magic == PID_FS_MAGIC) {
-		id->kind = anon_kind(direct, file, magic);
+		id->kind = direct ? anon_kind_direct(file) : anon_kind_compat(file);
 		/* S_IFREG since 6.16, which fstat(2) hides (anon_inode_getattr) */
 		id->mode &= ~S_IFMT;
-	} else {
-		id->kind = kind_of_mode(id->mode);
 	}
 	id->pad = 0;
 }
