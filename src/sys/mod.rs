@@ -11,5 +11,6 @@ pub(crate) mod link;
 mod loader;
 pub(crate) mod observer;
 mod ret;
+mod seccomp;
 pub(crate) mod shared;
 mod signals;

@@ -6,12 +6,13 @@
 //!
 //! The wait for the lock has no limit in the kernel. So everything is made
 //! ready first, then the owner of the lock is looked at, and only then the
-//! observer may start. One that does not come back in time is left behind with
-//! the maps that its program may still write to.
+//! observer may make its call. One that does not come back in time is left
+//! behind with the maps that its program may still write to.
 //!
-//! Between two walks the program stays where it is: to attach it patches the
-//! kernel's code, to detach it waits for every CPU. It does nothing there, for
-//! the answer of the last walk stands.
+//! Between two walks the observer waits, without a descriptor of the ring, and
+//! the program stays where it is: to attach it patches the kernel's code, to
+//! detach it waits for every CPU. It does nothing there, for the answer of the
+//! last walk stands.
 
 use std::ffi::CStr;
 use std::fs::read_link;
@@ -46,11 +47,14 @@ enum Walked {
     NoRoom(usize),
     /// The program has not seen the observer's call, which ended with this errno.
     Missed(i32),
+    /// Something has ended the observer.
+    Alone,
 }
 
 /// Walks under the lock; made ready at the first one.
 pub(crate) struct Locked<R: 'static> {
     table: &'static Table<R>,
+    observer: Option<Observer>,
     attached: Option<Attached<R>>,
     capacity: usize,
 }
@@ -67,6 +71,7 @@ impl<R: Plain> Locked<R> {
     pub(crate) fn new(table: &'static Table<R>) -> Self {
         Self {
             table,
+            observer: None,
             attached: None,
             capacity: table.first,
         }
@@ -80,7 +85,7 @@ impl<R: Plain> Locked<R> {
         slot: u64,
     ) -> Result<usize> {
         let start = Instant::now();
-        let mut missed = 0;
+        let (mut missed, mut alone) = (0, false);
         loop {
             match self.walk_once(walker, start, limit, slot)? {
                 Walked::Whole(nr) => return Ok(nr),
@@ -93,6 +98,13 @@ impl<R: Plain> Locked<R> {
                     ))
                 }
                 Walked::Missed(_) => missed += 1,
+                Walked::Alone if alone => {
+                    return Err(Error::os(
+                        "wait for the observer",
+                        io::Error::other("something killed it, and another one, too"),
+                    ))
+                }
+                Walked::Alone => alone = true,
             }
         }
     }
@@ -105,13 +117,12 @@ impl<R: Plain> Locked<R> {
         slot: u64,
     ) -> Result<Walked> {
         let ring = copy_descriptor(walker)?;
-        // Put back once the answer of its walk stands, so that no later call of
-        // somebody else can be taken for that of its observer.
-        let mut attached = match self.attached.take() {
-            Some(attached) => attached,
-            None => attach(self.table, self.capacity)?,
-        };
-        let observer = new_observer(&ring)?;
+        if self.attached.is_none() {
+            self.attached = Some(attach(self.table, self.capacity)?);
+        }
+        if !self.observer.as_ref().is_some_and(Observer::is_there) {
+            self.observer = Some(new_observer()?);
+        }
 
         let name = walker.locator().name();
         let mut attempts = 0;
@@ -128,26 +139,27 @@ impl<R: Plain> Locked<R> {
                 break look;
             }
             if start.elapsed().saturating_add(PAUSE) > limit {
-                self.attached = Some(attached);
                 return Err(contended(Contention::LockHeld(owner(&look)), attempts));
             }
             std::thread::sleep(PAUSE);
         };
+        // Put back once the answer of its walk stands, so that no later call of
+        // somebody else can be taken for that of its observer.
+        let (Some(mut observer), Some(mut attached)) = (self.observer.take(), self.attached.take())
+        else {
+            return Ok(Walked::Alone);
+        };
         let maps = &mut attached.maps;
         maps.ask(request(walker, slot, &observer, &look))?;
         let left = limit.saturating_sub(start.elapsed()).max(PAUSE);
-        let errno = match observer.run(left) {
+        let errno = match observer.call(ring.as_fd(), left) {
             Ok(Outcome::Returned(errno)) => errno,
             // A program may still be on its way to write.
             Ok(Outcome::TimedOut) => return Err(contended(Contention::LockTimeout, attempts)),
-            Ok(Outcome::Killed) => {
-                return Err(Error::os(
-                    "wait for the observer",
-                    io::Error::other("something killed it"),
-                ))
-            }
-            Err(e) => return Err(Error::os("start the observer", e)),
+            Ok(Outcome::Ended) => return Ok(Walked::Alone),
+            Err(e) => return Err(Error::os("let the observer make its call", e)),
         };
+        self.observer = Some(observer);
         let reply = maps.answer()?;
         match reply.status() {
             // Either the call did not come as far as the tracepoint, or the kernel
@@ -211,13 +223,13 @@ fn request<R: Plain>(
     }
 }
 
-fn new_observer(ring: &OwnedFd) -> Result<Observer> {
+fn new_observer() -> Result<Observer> {
     // A child would become the init of a namespace that has none yet, and end it.
     let own = read_link("/proc/self/ns/pid").ok();
     if own != read_link("/proc/self/ns/pid_for_children").ok() {
         return Err(unsupported(Limitation::PidNamespaceOfChildren));
     }
-    Observer::new(ring.as_fd()).map_err(|e| not_permitted("clone an observer", e))
+    Observer::new().map_err(|e| not_permitted("start an observer, which seccomp(2) confines", e))
 }
 
 fn unsupported(why: Limitation) -> Error {

@@ -128,9 +128,12 @@ impl Search for Finder {
     /// Comes back with more room as often as there were more sightings than room.
     fn look(&mut self, pid: Option<u32>, mappings: bool) -> Result<Seen> {
         loop {
+            // Before and after: a reader may come or go meanwhile.
+            let mut ours = observer::pids();
             let nr = self.walk(pid, mappings)?;
+            ours.extend(observer::pids());
             if let Some(sightings) = self.sightings.get(nr) {
-                return decode(sightings);
+                return decode(sightings, &ours);
             }
             self.grow(nr)?;
         }
@@ -141,12 +144,11 @@ impl Search for Finder {
     }
 }
 
-fn decode(raw: &[wire::RingSighting]) -> Result<Seen> {
+fn decode(raw: &[wire::RingSighting], ours: &[u32]) -> Result<Seen> {
     let mut seen = Seen::default();
     seen.sightings.reserve(raw.len());
-    let ours = observer::abandoned();
     for (at, row) in raw.iter().enumerate() {
-        // A child of ours that waits for a lock does not count as a holder.
+        // An observer of ours does not count as a holder: it has our memory.
         if ours.contains(&row.pid) {
             continue;
         }
