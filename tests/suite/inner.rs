@@ -30,6 +30,8 @@ pub(crate) fn run(mode: &str) -> ExitCode {
         "great-descriptor" => super::finding::inside_great_descriptor(),
         "few-descriptors" => super::errors::inside_few_descriptors(),
         "instructions" => super::instructions::inside(),
+        "observer" => super::observer::inside(),
+        "observer-orphaned" => super::observer::inside_orphaned(),
         "over-limit" => super::limits::inside(),
         "namespace" => super::namespaces::inside(),
         "reader" => super::reader::inside(),

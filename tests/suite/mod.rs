@@ -66,6 +66,7 @@ mod native_resume;
 mod native_self;
 mod native_stress;
 mod native_tables;
+mod observer;
 mod pages;
 mod reader;
 mod setups;
@@ -106,6 +107,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         epoll::trials(),
         namespaces::trials(),
         memory::trials(),
+        observer::trials(),
         native_locks::trials(),
         native_self::trials(),
         native_tables::trials(),

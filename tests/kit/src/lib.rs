@@ -61,7 +61,10 @@ pub use session::{
     ProgramRuns,
 };
 pub use submit::{Done, Pending, Request};
-pub use sys::{fork_chain, fork_holder, page_size, set_uid, unshare_descriptors};
+pub use sys::{
+    fork_chain, fork_holder, fork_survivor, in_forked_child, page_size, set_uid,
+    unshare_descriptors,
+};
 pub use ublk::KernelBuf;
 pub use witness::PipeWitness;
 pub use workload::{IndexedBuf, Report, RingReport, Workload};

@@ -17,7 +17,9 @@ pub(crate) use file::{
 };
 pub use mem::page_size;
 pub(crate) use mem::{readable, uffd_range, userfaultfd, Mapping};
-pub use process::{fork_chain, fork_holder, set_uid, unshare_descriptors};
+pub use process::{
+    fork_chain, fork_holder, fork_survivor, in_forked_child, set_uid, unshare_descriptors,
+};
 pub(crate) use process::{mount_debugfs, thread_id};
 pub(crate) use ring::{
     clone_buffers, enter, probe, register_bare, register_buffers, register_files,

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
 use super::{check, page_size, probe, Mapping};
@@ -52,6 +53,51 @@ pub fn fork_holder() -> io::Result<u32> {
         0 => hold_until_parent_ends(parent),
         pid => Ok(pid as u32),
     }
+}
+
+/// Forks a child which holds every descriptor and mapping of this process for `life`,
+/// also when this process has ended. Returns its pid.
+///
+/// # Errors
+/// EAGAIN at a limit of processes, ENOMEM.
+pub fn fork_survivor(life: Duration) -> io::Result<u32> {
+    let seconds = u32::try_from(life.as_secs()).unwrap_or(u32::MAX);
+    // SAFETY: the child calls only async-signal-safe functions and never
+    // returns, so that locks held by other threads do not matter.
+    match check(unsafe { libc::fork() }.into())? {
+        0 => {
+            // SAFETY: takes a number.
+            unsafe { libc::sleep(seconds) };
+            // SAFETY: ends this process without running the parent's destructors.
+            unsafe { libc::_exit(0) }
+        }
+        pid => Ok(pid as u32),
+    }
+}
+
+/// Runs `body` in a forked child, and says whether it came to its end there.
+///
+/// # Errors
+/// EAGAIN at a limit of processes, ENOMEM.
+///
+/// # Panics
+/// If this process has other threads, whose locks nobody would let go of in the child.
+pub fn in_forked_child(body: impl FnOnce()) -> io::Result<bool> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    assert_eq!(threads, 1, "there are other threads");
+    // SAFETY: the child has all that there is of this process.
+    let pid = match check(unsafe { libc::fork() }.into())? {
+        0 => {
+            let ended = catch_unwind(AssertUnwindSafe(body));
+            // SAFETY: ends this process without running the parent's destructors.
+            unsafe { libc::_exit(ended.is_err().into()) }
+        }
+        pid => pid as libc::pid_t,
+    };
+    let mut status = 0;
+    // SAFETY: writes to `status`.
+    check(unsafe { libc::waitpid(pid, &mut status, 0) }.into())?;
+    Ok(status == 0)
 }
 
 /// Forks a child which holds every descriptor and mapping of this process, keeps this
