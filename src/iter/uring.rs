@@ -173,25 +173,33 @@ impl<R: RingRecord> UringIter<R> {
     ///
     /// The call returns within `limit`, plus the time that a process takes to
     /// start, even if the owner of the lock never releases it. A child process
-    /// waits for the lock. It shares the memory of this process, and for a moment
-    /// has copies of its descriptors. Everything is prepared before the call
-    /// checks that the owner of the lock is running. In the rare case that a task
-    /// takes the lock and keeps it right after that check, the child stays until
-    /// the lock is released, and not even SIGKILL ends it sooner. Until then it
-    /// keeps the ring's descriptor open (and no other), and the memory of this
-    /// process in use, even after this process has ended.
+    /// waits for the lock. Everything is prepared before the call checks that the
+    /// owner of the lock is running. In the rare case that a task takes the lock
+    /// and keeps it right after that check, the child stays until the lock is
+    /// released, and not even SIGKILL ends it sooner. Until then it keeps the ring's
+    /// descriptor open (and no other), and the memory of this process in use, even
+    /// after this process has ended.
     ///
-    /// From the first such read until the iterator is dropped (in children of
-    /// fork(2) as well), a small program runs at each io_uring_register(2) of the
-    /// machine and acts only on the call of the child: attaching it for each read
-    /// would take longer than the rest of the read.
+    /// The child, `uring-observer`, is started by the first such read and stays for
+    /// the next ones: until the iterator is dropped, or the thread that started it
+    /// or this process ends. (After that or a SIGKILL the next read starts another.)
+    /// It shares the memory of this process, and has no descriptor between two
+    /// reads. It keeps the rights and namespaces that this process had when it was
+    /// started, and cannot use them: a filter of seccomp(2) leaves it the few calls
+    /// that it is there for. Only a wait(2) call with `__WALL` or `__WCLONE` meets it.
+    ///
+    /// As long (in children of fork(2) as well), a small program runs at each
+    /// io_uring_register(2) of the machine and acts only on the call of the child:
+    /// attaching it for each read would take longer than the rest of the read.
     ///
     /// # Errors
     ///
     /// [`Error::Contended`](crate::Error::Contended), which is retryable, if the lock was not
     /// released in time. [`Error::Unsupported`](crate::Error::Unsupported) before Linux 6.13, and for a ring
     /// without a descriptor. [`Error::NotPermitted`](crate::Error::NotPermitted) without ptrace rights
-    /// (EPERM). [`Error::RingGone`](crate::Error::RingGone) (ENXIO).
+    /// (EPERM). [`Error::Os`](crate::Error::Os) if the child cannot be started: EAGAIN at a
+    /// limit of processes, EBUSY if a filter of seccomp(2) that notifies somebody else
+    /// is upon this process. [`Error::RingGone`](crate::Error::RingGone) (ENXIO).
     pub fn snapshot_locked(&mut self, limit: Duration) -> Result<Snapshot<'_, R>> {
         self.reader.read(How::Locked(limit), 0, &self.retry)
     }

@@ -146,6 +146,8 @@ impl Observer {
             };
             match listener.give(id, ring) {
                 Ok(()) => break,
+                // Not for ever, wherever each attempt is interrupted.
+                Err(_) if Instant::now() >= deadline => return Ok(Outcome::TimedOut),
                 Err(Errno::NOENT | Errno::SRCH | Errno::INPROGRESS | Errno::INTR) => {}
                 Err(e) => return Err(e.into()),
             }
@@ -459,7 +461,12 @@ fn serve() {
             )
         };
         errno = call.err().map_or(0, Errno::raw_os_error);
+        let ring = ring.into_raw_fd();
+        // A signal has kept our parent from handing one over (see `Listener::give`).
+        if errno == libc::EBADF {
+            continue;
+        }
         // SAFETY: ours, and not used after this. (What drops an `OwnedFd` is libc.)
-        unsafe { rustix::io::close(ring.into_raw_fd()) };
+        unsafe { rustix::io::close(ring) };
     }
 }

@@ -76,7 +76,9 @@ impl Listener {
     /// # Errors
     ///
     /// ENOENT, ESRCH, EINPROGRESS or EINTR if a signal has interrupted the process or
-    /// this thread: it has not got it, and asks anew unless it has ended.
+    /// this thread: it has not got it, and asks anew unless it has ended. Its dup(2) may
+    /// have come back with 0 then, which is no descriptor that it was given
+    /// (seccomp_notify_addfd() takes the descriptor back, but not the answer).
     pub(super) fn give(&self, id: u64, fd: BorrowedFd<'_>) -> Result<(), Errno> {
         let given = libc::seccomp_notif_addfd {
             id,

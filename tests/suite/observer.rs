@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{kill_process, Pid, Signal};
 use uring_bpf_iter::{Backend, Contention, UringBufIter};
-use uring_testkit::{fork_survivor, in_forked_child, BufSpec, PipeWitness, RingBuilder, TestRing};
+use uring_testkit::{
+    fork_survivor, in_forked_child, interrupt_every, BufSpec, PipeWitness, RingBuilder, TestRing,
+};
 
 use super::contention::{forget, hold, refused, ring};
 use super::inner::expect_done;
@@ -95,7 +97,7 @@ pub(super) fn inside() {
     assert_eq!(descriptors(first), [""; 0], "between reads");
 
     // As a search sees it, this process is the only one that has its memory.
-    for _ in 0..20 {
+    for _ in 0..3 {
         let survey = finder(Backend::TaskFile).find_all().expect("find");
         let holders = survey.rings.iter().flat_map(|ring| ring.holders());
         let mut pids = holders.map(|holder| holder.pid);
@@ -110,6 +112,14 @@ pub(super) fn inside() {
         send(first, Signal::CONT);
         read();
     }
+    assert_eq!(observer(), first, "it goes on");
+
+    // And when it is this process that is interrupted, at any place.
+    interrupt_every(Duration::from_micros(70)).expect("alarms");
+    for _ in 0..2000 {
+        read();
+    }
+    interrupt_every(Duration::ZERO).expect("no alarms");
     assert_eq!(observer(), first, "it goes on");
 
     for _ in 0..5 {

@@ -62,7 +62,7 @@ pub use session::{
 };
 pub use submit::{Done, Pending, Request};
 pub use sys::{
-    fork_chain, fork_holder, fork_survivor, in_forked_child, page_size, set_uid,
+    fork_chain, fork_holder, fork_survivor, in_forked_child, interrupt_every, page_size, set_uid,
     unshare_descriptors,
 };
 pub use ublk::KernelBuf;

@@ -40,6 +40,31 @@ pub fn unshare_descriptors() -> io::Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_FILES) }.into()).map(drop)
 }
 
+/// Interrupts this process so often by a signal that does nothing, until it is called
+/// with zero.
+///
+/// # Errors
+/// None that is known.
+pub fn interrupt_every(span: Duration) -> io::Result<()> {
+    extern "C" fn nothing(_: libc::c_int) {}
+    // SAFETY: plain data, of which zeroes are values: calls are not restarted.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
+    // SAFETY: reads `action`, whose function may be called at any time.
+    check(unsafe { libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()) }.into())?;
+    let span = libc::timeval {
+        tv_sec: span.as_secs() as libc::time_t,
+        tv_usec: span.subsec_micros().into(),
+    };
+    let timer = libc::itimerval {
+        it_interval: span,
+        it_value: span,
+    };
+    // SAFETY: reads `timer`.
+    check(unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) }.into())
+        .map(drop)
+}
+
 /// Forks a child which holds every descriptor and mapping of this process and
 /// does nothing until this process ends. Returns its pid.
 ///
