@@ -74,10 +74,9 @@ fn print_json(
     let read = json!({"time_ms": time_ms(), "backend": bufs.backend().to_string()});
     let head = Line::new("ring").with(read)?;
     head.with(ring)?.print(out)?;
-    let key = args.key(ring);
+    let mut line = Line::new("buf").with(args.key(ring))?;
     for buf in shown(args, bufs) {
-        let line = Line::new("buf").with(key)?;
-        line.with(buf)?.print(out)?;
+        line.print_with(buf, out)?;
         below(buf, out)?;
     }
     Ok(())

@@ -121,9 +121,9 @@ fn print_json(
         "consistency": items.consistency().to_string(),
     });
     Line::new("epoll").with(&key)?.with(read)?.print(out)?;
+    let mut line = Line::new("item").with(&key)?;
     for item in items.iter() {
-        let line = Line::new("item").with(&key)?;
-        line.with(item)?.print(out)?;
+        line.print_with(item, out)?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use serde::Serialize;
 use serde_json::json;
 use uring_bpf_iter::{BufPages, Error, RegisteredBuf, Ring, Segment};
 
@@ -77,12 +78,21 @@ fn print_json(
     segments: &[Segment],
     out: &mut dyn Write,
 ) -> Result<(), Stop> {
-    for (i, segment) in segments.iter().enumerate() {
-        let line = Line::new("segment").with(key)?;
-        let line = line.with(json!({"index": buf.index(), "segment": i}))?;
-        line.with(segment)?.print(out)?;
+    let line = Line::new("segment").with(key)?;
+    let mut line = line.with(json!({"index": buf.index()}))?;
+    for (number, segment) in segments.iter().enumerate() {
+        line.print_with(Numbered { number, segment }, out)?;
     }
     Ok(())
+}
+
+/// The keys of a segment.
+#[derive(Serialize)]
+struct Numbered<'a> {
+    #[serde(rename = "segment")]
+    number: usize,
+    #[serde(flatten)]
+    segment: &'a Segment,
 }
 
 fn print_table(buf: &RegisteredBuf, segments: &[Segment], out: &mut dyn Write) -> Result<(), Stop> {

@@ -11,6 +11,9 @@ use uring_bpf_iter::Error;
 
 use crate::exit::{self, Stop};
 
+/// What is written at once: as much as a pipe holds.
+const ROOM: usize = 1 << 16;
+
 /// The notes on stderr, and the worst exit code so far.
 pub(crate) struct Run {
     command: &'static str,
@@ -29,7 +32,7 @@ impl Run {
         mut once: impl FnMut(&mut Self, &mut dyn Write) -> Result<(), Stop>,
     ) -> ExitCode {
         loop {
-            let mut out = io::BufWriter::new(io::stdout().lock());
+            let mut out = io::BufWriter::with_capacity(ROOM, io::stdout().lock());
             let done = once(&mut self, &mut out).and_then(|()| out.flush().map_err(Stop::Io));
             match done {
                 Ok(()) => {}
