@@ -52,9 +52,18 @@ bitflags! {
 /// Prints `dest`, `source` or `dest|source`.
 impl fmt::Display for Direction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut lower = String::new();
-        names::write(self, &mut lower)?;
-        f.write_str(&lower.to_lowercase())
+        let mut separator = "";
+        for (bit, name) in [(Self::DEST, "dest"), (Self::SOURCE, "source")] {
+            if self.contains(bit) {
+                f.write_str(separator)?;
+                f.write_str(name)?;
+                separator = "|";
+            }
+        }
+        match self.difference(Self::all()) {
+            rest if rest.is_empty() => Ok(()),
+            rest => write!(f, "{separator}{:#x}", rest.bits()),
+        }
     }
 }
 
@@ -316,6 +325,22 @@ mod tests {
         assert_eq!(buf(0x1001, 4096).nr_pages(), 2);
         assert_eq!(buf(0x1000, 1 << 30).nr_pages(), 1 << 18);
         assert_eq!(buf(0x1001, 1 << 30).nr_pages(), (1 << 18) + 1);
+    }
+
+    #[test]
+    fn uses_are_named_and_what_has_no_name_is_a_number() {
+        let text = |bits| Direction::from_bits_retain(bits).to_string();
+        assert_eq!(
+            [0, 1, 2, 3, 4, 7].map(text),
+            [
+                "",
+                "dest",
+                "source",
+                "dest|source",
+                "0x4",
+                "dest|source|0x4"
+            ]
+        );
     }
 
     #[test]
