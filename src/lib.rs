@@ -90,8 +90,8 @@ pub use choice::{Backend, Capability, Reason, Refusal, Selection, UnknownBackend
 pub use error::{Contention, Error, Limitation, LockOwner, Operation, Permission, Result};
 pub use find::RingFinder;
 pub use iter::{
-    BufPages, Descriptors, EpollIter, Options, UringBufIter, UringBufReader, UringFileIter,
-    UringFileReader, UringIter, UringReader,
+    BufPages, DescriptorReader, Descriptors, EpollIter, Options, UringBufIter, UringBufReader,
+    UringFileIter, UringFileReader, UringIter, UringReader,
 };
 pub use link::{Link, Records};
 pub use record::{

@@ -37,8 +37,20 @@ pub(crate) fn search() -> Result<Box<dyn Search>, NotOpened> {
     refused()
 }
 
-pub(crate) fn list_descriptors(_pid: u32) -> Result<Vec<Descriptor>, NotOpened> {
-    refused()
+/// Lists the descriptors of processes.
+pub(crate) enum Lister {}
+
+impl Lister {
+    pub(crate) fn open() -> Result<Self, NotOpened> {
+        refused()
+    }
+
+    pub(crate) fn list(
+        &mut self,
+        _pid: u32,
+    ) -> Result<impl Iterator<Item = Descriptor>, NotOpened> {
+        refused::<std::iter::Empty<_>>()
+    }
 }
 
 /// Links of native iterators.

@@ -1,5 +1,6 @@
 //! The readers of rings and epoll sets, which lend their records.
 
+mod descriptors;
 mod epoll;
 mod files;
 mod options;
@@ -7,8 +8,9 @@ mod pages;
 mod reader;
 mod uring;
 
+pub use descriptors::{DescriptorReader, Descriptors};
 pub use epoll::EpollIter;
-pub use files::{Descriptors, UringFileIter};
+pub use files::UringFileIter;
 pub use options::Options;
 pub use pages::BufPages;
 pub use reader::{UringBufReader, UringFileReader, UringReader};

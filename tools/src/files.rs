@@ -1,14 +1,16 @@
 //! `uringctl files`: the registered files of each ring, and which of them its
 //! process also has a descriptor for.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{json, Value};
 use uring_bpf_iter::{
-    Backend, Consistency, Descriptors, Error, FileIdentity, RegisteredFile, Ring, UringFileIter,
+    Backend, Consistency, DescriptorReader, Descriptors, Error, FileIdentity, RegisteredFile, Ring,
+    UringFileIter,
 };
 
 use crate::args::{Format, Rings};
@@ -29,10 +31,10 @@ pub(crate) struct Options {
 
 pub(crate) fn main(options: &Options) -> ExitCode {
     let args = &options.rings;
-    let mut tables = Tables::default();
+    let mut looker = Looker::default();
     rings::main("files", args, |run, rings, out| {
         for ring in &rings {
-            let Some(seen) = run.noted(look(options, &mut tables, ring)) else {
+            let Some(seen) = run.noted(looker.look(options, ring)) else {
                 continue;
             };
             match args.common.format {
@@ -50,36 +52,66 @@ struct Seen<'a> {
     files: Vec<RegisteredFile>,
     consistency: Consistency,
     backend: Backend,
-    descriptors: Descriptors,
+    /// `None` without registered files, which could be among them.
+    descriptors: Option<Descriptors>,
     /// One for each slot; `None` without --paths.
     paths: Vec<Option<PathBuf>>,
 }
 
-fn look<'a>(
-    options: &Options,
-    tables: &mut Tables<RegisteredFile>,
-    ring: &'a Ring,
-) -> Result<Seen<'a>, Error> {
-    let args = &options.rings;
-    let iter = tables.of(args, ring)?;
-    let descriptors = iter.descriptors()?;
-    let snapshot = args.read(iter)?;
-    let (consistency, backend) = (snapshot.consistency(), snapshot.backend());
-    let files = snapshot.to_vec();
-    let paths = match options.paths {
-        true => (files.iter())
-            .map(|slot| path(iter, &descriptors, slot))
-            .collect::<Result<_, _>>()?,
-        false => vec![None; files.len()],
-    };
-    Ok(Seen {
-        ring,
-        files,
-        consistency,
-        backend,
-        descriptors,
-        paths,
-    })
+impl Seen<'_> {
+    fn owner_fds(&self, file: &FileIdentity) -> &[i32] {
+        let descriptors = self.descriptors.as_ref();
+        descriptors.map_or(&[], |descriptors| descriptors.of(file))
+    }
+}
+
+/// Looks at one ring after another, with what was loaded for those before.
+#[derive(Default)]
+struct Looker {
+    tables: Tables<RegisteredFile>,
+    owners: Owners,
+}
+
+impl Looker {
+    fn look<'a>(&mut self, options: &Options, ring: &'a Ring) -> Result<Seen<'a>, Error> {
+        let args = &options.rings;
+        let iter = self.tables.of(args, ring)?;
+        let snapshot = args.read(iter)?;
+        let (consistency, backend) = (snapshot.consistency(), snapshot.backend());
+        let files = snapshot.to_vec();
+        let descriptors = match files.iter().all(RegisteredFile::is_empty_slot) {
+            true => None,
+            false => Some(self.owners.descriptors(ring.owner().pid)?),
+        };
+        let paths = match &descriptors {
+            Some(descriptors) if options.paths => (files.iter())
+                .map(|slot| path(iter, descriptors, slot))
+                .collect::<Result<_, _>>()?,
+            _ => vec![None; files.len()],
+        };
+        Ok(Seen {
+            ring,
+            files,
+            consistency,
+            backend,
+            descriptors,
+            paths,
+        })
+    }
+}
+
+/// Reads descriptors, by what is loaded when it is first needed.
+#[derive(Default)]
+struct Owners(Option<DescriptorReader>);
+
+impl Owners {
+    fn descriptors(&mut self, pid: u32) -> Result<Descriptors, Error> {
+        let reader = match self.0.take() {
+            Some(reader) => reader,
+            None => DescriptorReader::new()?,
+        };
+        self.0.insert(reader).read(pid)
+    }
 }
 
 /// By a descriptor of the process, else by the kernel's iterator.
@@ -113,41 +145,56 @@ fn shown<'a>(
 }
 
 fn print_json(args: &Rings, seen: &Seen<'_>, out: &mut dyn Write) -> Result<(), Stop> {
-    // These replace the ring's own, which come from the search.
     let read = json!({
         "time_ms": time_ms(),
         "backend": seen.backend.to_string(),
         "consistency": seen.consistency.to_string(),
         "nr_files": seen.files.len(),
     });
+    let mut ring = serde_json::to_value(seen.ring).map_err(io::Error::from)?;
+    // The ring's own come from the search.
+    if let Value::Object(keys) = &mut ring {
+        for replaced in ["consistency", "nr_files"] {
+            keys.shift_remove(replaced);
+        }
+    }
     let head = Line::new("ring").with(read)?;
-    head.with(seen.ring)?.print(out)?;
-    let key = args.key(seen.ring);
+    head.with(ring)?.print(out)?;
+    let mut line = Line::new("file").with(args.key(seen.ring))?;
     for (slot, path) in shown(args, seen) {
-        let fds = slot.file().map(|file| seen.descriptors.of(file));
-        let owner = json!({
-            "path": path,
-            "owner_pid": seen.descriptors.pid(),
-            "owner_fds": fds,
-        });
-        let line = Line::new("file").with(key)?.with(slot)?;
-        line.with(owner)?.print(out)?;
+        let file = File {
+            slot,
+            path,
+            owner_pid: seen.ring.owner().pid,
+            owner_fds: slot.file().map(|file| seen.owner_fds(file)),
+        };
+        line.print_with(file, out)?;
     }
     Ok(())
+}
+
+/// The keys of a registered file.
+#[derive(Serialize)]
+struct File<'a> {
+    #[serde(flatten)]
+    slot: &'a RegisteredFile,
+    path: Option<String>,
+    owner_pid: u32,
+    owner_fds: Option<&'a [i32]>,
 }
 
 fn print_table(options: &Options, seen: &Seen<'_>, out: &mut dyn Write) -> Result<(), Stop> {
     let args = &options.rings;
     text::print_ring(seen.ring, args, out)?;
     let filled = seen.files.iter().filter_map(RegisteredFile::file);
-    let direct = |file: &&FileIdentity| seen.descriptors.of(file).is_empty();
+    let direct = |file: &&FileIdentity| seen.owner_fds(file).is_empty();
     writeln!(
         out,
         "  {} in {}, {} without a descriptor in process {} ({})",
         count(filled.clone().count(), "file"),
         count(seen.files.len(), "slot"),
         filled.filter(direct).count(),
-        seen.descriptors.pid(),
+        seen.ring.owner().pid,
         how_read(seen.consistency, "uring_lock"),
     )?;
     if shown(args, seen).next().is_some() {
@@ -179,9 +226,7 @@ fn row(seen: &Seen<'_>, slot: &RegisteredFile, path: Option<String>) -> Vec<Stri
     let Some(file) = slot.file() else {
         return vec![slot.index().to_string(), "empty".into()];
     };
-    let fds: Vec<String> = (seen.descriptors.of(file).iter())
-        .map(i32::to_string)
-        .collect();
+    let fds: Vec<String> = (seen.owner_fds(file).iter()).map(i32::to_string).collect();
     vec![
         slot.index().to_string(),
         file.kind().to_string(),

@@ -10,7 +10,7 @@ use crate::backend::bpf::table::FILES;
 use crate::backend::bpf::wire::{self, WalkReply};
 use crate::backend::facts::Descriptor;
 use crate::backend::select::NotOpened;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::sys::bpf::Object;
 use crate::sys::link::Tasks;
 use crate::sys::shared::Shared;
@@ -20,31 +20,63 @@ const LIST: Forms = Forms {
     compat: &[c"list_descriptors_compat"],
 };
 
-/// All descriptors of a process.
-pub(crate) fn list(pid: u32) -> Result<Vec<Descriptor>, NotOpened> {
-    let mut capacity = 1024;
-    loop {
-        let programs = Programs::load(|| open(capacity), LIST)?;
+/// How many descriptors there is room for at first.
+const FIRST: usize = 1024;
+
+/// The loaded program, which serves one process after another.
+pub(crate) struct Lister {
+    programs: Programs,
+    reply: Shared<WalkReply>,
+    rows: Shared<wire::Descriptor>,
+}
+
+impl Lister {
+    pub(crate) fn open() -> Result<Self, NotOpened> {
+        Self::with_room(FIRST)
+    }
+
+    fn with_room(capacity: usize) -> Result<Self, NotOpened> {
+        let programs = Programs::load(|| object(capacity), LIST)?;
         let fail = |e| Error::os("mmap of a BPF map", e);
         let fd = |name| programs.object.map_fd(name).map_err(fail);
-        let reply = Shared::<WalkReply>::map(fd(c".bss.reply")?, 1).map_err(fail)?;
-        let rows = Shared::<wire::Descriptor>::map(fd(c"descriptors")?, capacity).map_err(fail)?;
-        let link = programs.link(programs.names[0], Tasks::Process(pid))?;
-        iterator::walk_tasks(link.as_fd())?;
-        let nr = reply.read().map_err(fail)?.nr_slots as usize;
-        if let Some(rows) = rows.get(nr) {
-            let decode = |row: &wire::Descriptor| Descriptor {
-                fd: row.fd,
-                file: row.key(),
-            };
-            return Ok(rows.iter().map(decode).collect());
+        Ok(Self {
+            reply: Shared::map(fd(c".bss.reply")?, 1).map_err(fail)?,
+            rows: Shared::map(fd(c"descriptors")?, capacity).map_err(fail)?,
+            programs,
+        })
+    }
+
+    /// All descriptors of a process.
+    pub(crate) fn list(
+        &mut self,
+        pid: u32,
+    ) -> Result<impl Iterator<Item = Descriptor> + '_, NotOpened> {
+        let mut nr = self.walk(pid)?;
+        while self.rows.get(nr).is_none() {
+            // The next look may see more.
+            *self = Self::with_room(nr.saturating_mul(2))?;
+            nr = self.walk(pid)?;
         }
-        // The next look may see more.
-        capacity = nr.saturating_mul(2);
+        let rows = self.rows.get(nr).unwrap_or_default();
+        Ok(rows.iter().map(|row| Descriptor {
+            fd: row.fd,
+            file: row.key(),
+        }))
+    }
+
+    /// The number of descriptors that it has met; those that there was room for
+    /// are listed.
+    fn walk(&mut self, pid: u32) -> Result<usize> {
+        let fail = |e| Error::os("use an iterator", e);
+        self.reply.write(WalkReply::default()).map_err(fail)?;
+        let process = Tasks::Process(pid);
+        let link = self.programs.link(self.programs.names[0], process)?;
+        iterator::walk_tasks(link.as_fd())?;
+        Ok(self.reply.read().map_err(fail)?.nr_slots as usize)
     }
 }
 
-fn open(capacity: usize) -> io::Result<Object> {
+fn object(capacity: usize) -> io::Result<Object> {
     let mut object = maps::open(&FILES, 1)?;
     let entries = u32::try_from(capacity).map_err(|_| io::ErrorKind::OutOfMemory)?;
     object.set_max_entries(c"descriptors", entries)?;

@@ -16,7 +16,7 @@ mod table;
 mod task_file;
 mod wire;
 
-pub(crate) use descriptors::list as list_descriptors;
+pub(crate) use descriptors::Lister;
 pub(crate) use table::{Table, BUFS, EPOLL, FILES, PAGES};
 
 use crate::backend::reader::{Opened, Search};
