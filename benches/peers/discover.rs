@@ -1,28 +1,25 @@
 //! The rings of a whole machine, each in a process of its own.
 
-use std::collections::HashSet;
-use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Child, Command, Stdio};
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::{openat, readlinkat_raw, Mode, OFlags, RawDir, CWD};
 use rustix::io::Errno;
-use rustix::pipe::{pipe_with, PipeFlags};
 use uring_bpf_iter::{Backend, RingFinder};
 
 use crate::bench::{Bench, Candidate, Case, Result};
-use crate::snapshot::ring_of;
+use crate::holders::{Hold, Holders};
 use crate::tools;
 
 const RINGS: &[usize] = &[1, 100, 1000];
 
-/// The argument that makes this program a process with a ring.
-pub(crate) const ROLE: &str = "hold-ring";
-
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     let numbers = if bench.once { &RINGS[..1] } else { RINGS };
-    let mut holders = Holders::new()?;
+    let mut holders = Holders::new(Hold {
+        rings: 1,
+        buffers: 1,
+        processes: 1,
+    })?;
     for &items in numbers {
         if bench.machine.is_emulated() && items > 100 {
             let why = "an emulated processor takes too long to start so many processes";
@@ -54,68 +51,6 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
         };
         bench.compare(case, all)?;
     }
-    Ok(())
-}
-
-/// Processes with a ring each, which share nothing and end with this.
-struct Holders {
-    children: Vec<Child>,
-    /// Who holds the other end of their standard input, keeps them.
-    keep: Option<OwnedFd>,
-    input: OwnedFd,
-}
-
-impl Holders {
-    fn new() -> Result<Self> {
-        let (input, keep) = pipe_with(PipeFlags::CLOEXEC)?;
-        Ok(Self {
-            children: Vec::new(),
-            keep: Some(keep),
-            input,
-        })
-    }
-
-    /// Starts more, until there are so many. Each has its ring when it has said so.
-    fn grow(&mut self, wanted: usize) -> Result<()> {
-        while self.children.len() < wanted {
-            let mut child = Command::new("/proc/self/exe")
-                .arg(ROLE)
-                .stdin(self.input.try_clone()?)
-                .stdout(Stdio::piped())
-                .spawn()?;
-            let said = child.stdout.take();
-            self.children.push(child);
-            said.ok_or("no output")?.read_exact(&mut [0])?;
-        }
-        Ok(())
-    }
-
-    /// Whether all of them are among the processes that were found.
-    fn all_found(&self, found: impl Iterator<Item = u32>) -> Result<()> {
-        let found: HashSet<u32> = found.collect();
-        let missed = self.children.iter().filter(|c| !found.contains(&c.id()));
-        match missed.count() {
-            0 => Ok(()),
-            missed => Err(format!("{missed} of {} rings not found", self.children.len()).into()),
-        }
-    }
-}
-
-impl Drop for Holders {
-    fn drop(&mut self) {
-        self.keep = None;
-        for child in &mut self.children {
-            let _already_gone = child.wait();
-        }
-    }
-}
-
-/// What such a process does.
-pub(crate) fn hold_ring() -> Result<()> {
-    let _ring = ring_of(1)?;
-    io::stdout().write_all(b".")?;
-    io::stdout().flush()?;
-    io::stdin().read_to_end(&mut Vec::new())?;
     Ok(())
 }
 

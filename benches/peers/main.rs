@@ -18,15 +18,18 @@ mod disturb;
 mod drgn;
 mod epoll;
 mod files;
+mod holders;
 mod limits;
 mod machine;
 mod median;
 mod pages;
 mod plot;
 mod report;
+mod rings;
 mod snapshot;
 mod start;
 mod text;
+mod tool;
 mod tools;
 
 use std::process::ExitCode;
@@ -38,7 +41,7 @@ fn main() -> ExitCode {
     let done = match args.split_first() {
         // This program again, as the process that is measured or looked at.
         Some((role, rest)) if role == start::ROLE => start::first_record(rest),
-        Some((role, _)) if role == discover::ROLE => discover::hold_ring(),
+        Some((role, rest)) if role == holders::ROLE => holders::hold(rest),
         _ => run(&args),
     };
     match done {
@@ -58,6 +61,8 @@ const GROUPS: &[(&str, Group)] = &[
     ("epoll", epoll::run),
     ("pages", pages::run),
     ("discover", discover::run),
+    ("rings", rings::run),
+    ("tool", tool::run),
     ("start", start::run),
     ("disturb", disturb::run),
 ];

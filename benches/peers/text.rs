@@ -2,6 +2,7 @@
 //! kept open, so that the kernel keeps its buffer of the right size, and so is
 //! ours; one read(2) takes all.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -21,6 +22,13 @@ impl Text {
             path,
             bytes: vec![0; 1 << 16],
         })
+    }
+
+    /// Another one, with the same buffer of ours.
+    pub(crate) fn turn_to(&mut self, pid: u32, fd: i32) -> io::Result<()> {
+        self.path.clear();
+        write!(self.path, "/proc/{pid}/fdinfo/{fd}").map_err(io::Error::other)?;
+        self.reopen()
     }
 
     /// The kernel begins anew, with a buffer of one page that it doubles until all

@@ -1,6 +1,7 @@
 //! Processes: another user, and a child that only holds what it inherited.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::time::{Duration, Instant};
@@ -63,6 +64,26 @@ pub fn interrupt_every(span: Duration) -> io::Result<()> {
     // SAFETY: reads `timer`.
     check(unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) }.into())
         .map(drop)
+}
+
+/// The time that processors have spent on this process, in it and in the kernel.
+pub fn cpu_time() -> Duration {
+    spent_on(libc::RUSAGE_SELF)
+}
+
+/// The same, on those of its children that have ended and were waited for.
+pub fn cpu_time_of_children() -> Duration {
+    spent_on(libc::RUSAGE_CHILDREN)
+}
+
+fn spent_on(who: libc::c_int) -> Duration {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: there is room for what it writes; it fails only where `who` is unknown.
+    unsafe { libc::getrusage(who, usage.as_mut_ptr()) };
+    // SAFETY: numbers, zero if nothing was written.
+    let usage = unsafe { usage.assume_init() };
+    let time = |of: libc::timeval| Duration::new(of.tv_sec as u64, of.tv_usec as u32 * 1000);
+    time(usage.ru_utime) + time(usage.ru_stime)
 }
 
 /// Forks a child which holds every descriptor and mapping of this process and
