@@ -6,8 +6,10 @@ use std::io::{Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
+use rustix::process::{getrlimit, setrlimit, Resource};
 use uring_bpf_iter::{
-    Backend, Consistency, Error, FileKind, RegisteredFile, Result, Retry, Snapshot, UringFileIter,
+    Backend, Consistency, DescriptorReader, Error, FileKind, RegisteredFile, Result, Retry,
+    Snapshot, UringFileIter,
 };
 use uring_testkit::{EpollSet, KnownFile, RingBuilder, TestRing};
 
@@ -20,6 +22,7 @@ trials![
     sparse_tables_and_tags,
     direct_descriptors_have_no_number,
     descriptors_of_the_owner,
+    descriptors_of_one_process_after_another,
     paths_by_descriptor_and_by_the_kernel,
     a_number_that_another_file_took_has_no_path,
     positions_are_those_of_now,
@@ -233,6 +236,35 @@ fn descriptors_of_the_owner() -> Outcome {
         assert_eq!(files[0].inode(), files[1].inode());
         assert_eq!(descriptors.of(files[1]), [stranger.as_raw_fd()], "{way:?}");
     }
+    done()
+}
+
+/// By one reader, which first meets more descriptors than it has room for.
+fn descriptors_of_one_process_after_another() -> Outcome {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = Some(20_000);
+    limit.maximum = limit.maximum.map(|most| most.max(20_000));
+    setrlimit(Resource::Nofile, limit)?;
+    let first = File::open("/dev/null")?;
+    let copies = (0..1500)
+        .map(|_| first.try_clone())
+        .collect::<std::io::Result<Vec<_>>>()?;
+    let mut fds: Vec<_> = [&first].into_iter().chain(&copies).collect();
+    fds.sort_by_key(|file| file.as_raw_fd());
+    let fds: Vec<_> = fds.into_iter().map(AsRawFd::as_raw_fd).collect();
+    let mut ring = ring();
+    ring.register_files(&[first.as_fd()])?;
+    let slots = open(Way::TaskFile, &ring).snapshot()?.to_vec();
+    let file = slots[0].file().expect("a file");
+    let mut reader = DescriptorReader::new()?;
+    let (own, other) = (std::process::id(), idle_process());
+    let ended = other.0.id();
+    assert_eq!(reader.read(own)?.of(file), fds);
+    let none = reader.read(ended)?;
+    assert_eq!((none.pid(), none.of(file)), (ended, &[][..]));
+    drop(other);
+    assert_eq!(reader.read(ended)?.of(file), [] as [i32; 0]);
+    assert_eq!(reader.read(own)?.of(file), fds);
     done()
 }
 
