@@ -35,6 +35,8 @@ pub(crate) struct Bench {
 pub(crate) fn bench(bench: &Bench) -> Result<()> {
     system::ensure(system::BUILD.iter().chain(system::DRGN))?;
     let start = SystemTime::now();
+    // It is measured as well.
+    line("cargo build --release -p uring-tools").run()?;
     let program = workspace::bench_program("peers")?;
     if !bench.guest_only {
         heading("Benchmarks, this kernel");
