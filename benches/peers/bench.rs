@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fmt::Display;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion};
@@ -24,8 +25,16 @@ pub(crate) struct Candidate<'a> {
     look: Box<dyn FnMut() -> Result<u64> + 'a>,
     /// Ends what the last look has left behind; not measured.
     settle: Box<dyn FnMut() + 'a>,
-    /// What has passed, since any moment.
-    clock: Box<dyn Fn() -> Duration>,
+    clock: Clock,
+}
+
+/// What has passed, since any moment.
+pub(crate) type Clock = fn() -> Duration;
+
+/// The clock on the wall.
+pub(crate) fn wall() -> Duration {
+    static MOMENT: LazyLock<Instant> = LazyLock::new(Instant::now);
+    MOMENT.elapsed()
 }
 
 impl<'a> Candidate<'a> {
@@ -34,16 +43,12 @@ impl<'a> Candidate<'a> {
             name,
             look: Box::new(look),
             settle: Box::new(|| ()),
-            clock: {
-                let any = Instant::now();
-                Box::new(move || any.elapsed())
-            },
+            clock: wall,
         }
     }
 
     /// Measured by another clock than that of the wall.
-    pub(crate) fn by_clock(self, clock: fn() -> Duration) -> Self {
-        let clock = Box::new(clock);
+    pub(crate) fn by_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
     }
 

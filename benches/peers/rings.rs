@@ -1,13 +1,12 @@
 //! The registered buffers of many rings that are known, read one after the other.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use uring_bpf_iter::{Backend, RegisteredBuf, RegisteredBufs, Ring, RingFinder};
 use uring_bpf_iter::{Snapshot, UringBufIter};
 use uring_testkit::cpu_time;
 
-use crate::bench::{Bench, Candidate, Case, Result};
+use crate::bench::{wall, Bench, Candidate, Case, Clock, Result};
 use crate::holders::{Hold, Holders};
 use crate::text::{self, Text};
 
@@ -28,11 +27,11 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     let Some(holders) = one_each(bench, "rings")? else {
         return Ok(());
     };
-    compare(bench, "rings", &holders, None)?;
+    compare(bench, "rings", &holders, wall)?;
     drop(holders);
     let mut holders = Holders::new(SHARED)?;
     holders.grow(1)?;
-    compare(bench, "rings, shared, CPU", &holders, Some(cpu_time))?;
+    compare(bench, "rings, shared, CPU", &holders, cpu_time)?;
     bench.note(format!(
         "`rings, shared`: {} processes hold each; `CPU`: not the time that passed, but \
          what processors have spent",
@@ -57,21 +56,15 @@ pub(crate) fn one_each(bench: &mut Bench, group: &str) -> Result<Option<Holders>
     Ok(Some(holders))
 }
 
-fn compare(
-    bench: &mut Bench,
-    group: &'static str,
-    holders: &Holders,
-    clock: Option<fn() -> Duration>,
-) -> Result<()> {
+fn compare(bench: &mut Bench, group: &'static str, holders: &Holders, clock: Clock) -> Result<()> {
     let rings = rings_of(holders)?;
-    let mut all = Vec::new();
+    let mut all: Vec<Candidate<'_>> = Vec::new();
     all.extend(bench.candidate(group, "task-file", library(&rings))?);
     all.push(opened_and_parsed(&rings)?);
-    if let Some(clock) = clock {
-        all = (all.into_iter())
-            .map(|candidate| candidate.by_clock(clock))
-            .collect();
-    }
+    let all = all
+        .into_iter()
+        .map(|candidate| candidate.by_clock(clock))
+        .collect();
     let case = Case {
         group,
         items: rings.len(),

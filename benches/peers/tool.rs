@@ -5,13 +5,12 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Stdio};
-use std::time::Duration;
 
 use serde_json::Value;
 use uring_bpf_iter::Ring;
 use uring_testkit::cpu_time_of_children;
 
-use crate::bench::{Bench, Candidate, Case, Result};
+use crate::bench::{wall, Bench, Candidate, Case, Clock, Result};
 use crate::rings::{one_each, rings_of, Texts};
 
 const TOOL: &str = "uringctl bufs --format json";
@@ -22,6 +21,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
         return Ok(());
     };
     let known = known(&rings_of(&holders)?)?;
+    let items = known.len();
     let mut ways = Vec::new();
     for (name, words) in [(TOOL, tool()), (SCRIPT, script(bench))] {
         match words {
@@ -32,22 +32,18 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
             Err(why) => bench.leave_out(format!("tool, {name}"), why),
         }
     }
-    let clocks: [(_, Option<fn() -> Duration>); 2] =
-        [("tool", None), ("tool, CPU", Some(cpu_time_of_children))];
+    let clocks = [("tool", wall as Clock), ("tool, CPU", cpu_time_of_children)];
     for (group, clock) in clocks {
         let all = ways.iter().map(|(name, words)| {
-            let look = Candidate::new(name, || match run_once(words, count_lines)? {
-                lines if lines < known.len() as u64 => Err("some buffers are missing".into()),
+            let look = move || match run_once(words, count_lines)? {
+                lines if lines < items as u64 => Err("some buffers are missing".into()),
                 lines => Ok(lines),
-            });
-            match clock {
-                Some(clock) => look.by_clock(clock),
-                None => look,
-            }
+            };
+            Candidate::new(name, look).by_clock(clock)
         });
         let case = Case {
             group,
-            items: known.len(),
+            items,
             item: "buffer",
             each: false,
         };

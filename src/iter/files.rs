@@ -55,8 +55,8 @@ impl UringFileIter {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] with another backend, [`Error::Contended`],
-    /// [`Error::RingGone`] (ENXIO), [`Error::Os`] with ENAMETOOLONG for a path
+    /// [`Error::Unsupported`](crate::Error::Unsupported) with another backend, [`Error::Contended`](crate::Error::Contended),
+    /// [`Error::RingGone`](crate::Error::RingGone) (ENXIO), [`Error::Os`](crate::Error::Os) with ENAMETOOLONG for a path
     /// of more than 4,095 bytes.
     pub fn path(&mut self, index: u64) -> Result<Option<PathBuf>> {
         self.reader.path(index, &self.retry)
