@@ -2,8 +2,7 @@
 
 use std::collections::HashSet;
 
-use uring_bpf_iter::{Backend, RegisteredBuf, RegisteredBufs, Ring, RingFinder};
-use uring_bpf_iter::{Snapshot, UringBufIter};
+use uring_bpf_iter::{Backend, RegisteredBuf, RegisteredBufs, Ring, RingFinder, UringBufReader};
 use uring_testkit::cpu_time;
 
 use crate::bench::{wall, Bench, Candidate, Case, Clock, Result};
@@ -84,11 +83,11 @@ pub(crate) fn rings_of(holders: &Holders) -> Result<Vec<Ring>> {
 }
 
 fn library(rings: &[Ring]) -> Result<Candidate<'_>> {
-    let options = UringBufIter::options().backend(Backend::TaskFile);
-    let mut iter = options.attach_ring(&rings[0])?;
+    let options = UringBufReader::options().backend(Backend::TaskFile);
+    let mut reader = options.reader();
     let mut texts = Texts::new()?;
     for ring in rings {
-        let bufs = read(&mut iter, ring)?;
+        let bufs = reader.snapshot(ring)?;
         let ranges = bufs.iter().map(|buf| (buf.addr(), buf.len()));
         if !ranges.eq(texts.bufs(ring)?.iter().copied()) {
             return Err("other buffers than /proc has".into());
@@ -96,17 +95,11 @@ fn library(rings: &[Ring]) -> Result<Candidate<'_>> {
     }
     Ok(Candidate::new("task-file", move || {
         rings.iter().try_fold(0_u64, |sum, ring| {
-            let bufs = read(&mut iter, ring)?;
+            let bufs = reader.snapshot(ring)?;
             let addrs = bufs.filled().map(RegisteredBuf::addr);
             Ok(addrs.fold(sum, u64::wrapping_add))
         })
     }))
-}
-
-/// One of the rings, by what was opened once for all of them.
-fn read<'a>(iter: &'a mut UringBufIter, ring: &Ring) -> Result<Snapshot<'a>> {
-    iter.reattach(ring)?;
-    Ok(iter.snapshot()?)
 }
 
 fn opened_and_parsed(rings: &[Ring]) -> Result<Candidate<'_>> {

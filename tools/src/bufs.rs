@@ -11,7 +11,7 @@ use crate::args::{Format, Rings};
 use crate::exit::Stop;
 use crate::json::{time_ms, Line};
 use crate::pages::Pages;
-use crate::rings::{self, Tables};
+use crate::rings;
 use crate::table::Table;
 use crate::text::{self, count, how_read, human, or_unknown};
 use crate::totals::Totals;
@@ -28,11 +28,11 @@ pub(crate) struct Options {
 pub(crate) fn main(options: &Options) -> ExitCode {
     let args = &options.rings;
     let mut pages = options.pages.then(Pages::default);
-    let mut buffers = Tables::default();
+    let mut reader = args.reader();
     rings::main("bufs", args, |run, rings, out| {
         let mut totals = Totals::default();
         for mut ring in rings {
-            let Some(bufs) = run.noted(buffers.read(args, &ring)) else {
+            let Some(bufs) = run.noted(args.read(&mut reader, &ring)) else {
                 continue;
             };
             ring.pinned = Some(Pinned::of(&bufs, bufs.consistency()));

@@ -10,13 +10,13 @@ use serde::Serialize;
 use serde_json::{json, Value};
 use uring_bpf_iter::{
     Backend, Consistency, DescriptorReader, Descriptors, Error, FileIdentity, RegisteredFile, Ring,
-    UringFileIter,
+    UringFileIter, UringFileReader,
 };
 
 use crate::args::{Format, Rings};
 use crate::exit::Stop;
 use crate::json::{time_ms, Line};
-use crate::rings::{self, Tables};
+use crate::rings;
 use crate::table::Table;
 use crate::text::{self, count, device, how_read, or_unknown, printable};
 
@@ -31,7 +31,7 @@ pub(crate) struct Options {
 
 pub(crate) fn main(options: &Options) -> ExitCode {
     let args = &options.rings;
-    let mut looker = Looker::default();
+    let mut looker = Looker::new(args);
     rings::main("files", args, |run, rings, out| {
         for ring in &rings {
             let Some(seen) = run.noted(looker.look(options, ring)) else {
@@ -66,17 +66,24 @@ impl Seen<'_> {
 }
 
 /// Looks at one ring after another, with what was loaded for those before.
-#[derive(Default)]
 struct Looker {
-    tables: Tables<RegisteredFile>,
+    reader: UringFileReader,
     owners: Owners,
+    paths: Paths,
 }
 
 impl Looker {
+    fn new(args: &Rings) -> Self {
+        Self {
+            reader: args.reader(),
+            owners: Owners::default(),
+            paths: Paths::default(),
+        }
+    }
+
     fn look<'a>(&mut self, options: &Options, ring: &'a Ring) -> Result<Seen<'a>, Error> {
         let args = &options.rings;
-        let iter = self.tables.of(args, ring)?;
-        let snapshot = args.read(iter)?;
+        let snapshot = args.read(&mut self.reader, ring)?;
         let (consistency, backend) = (snapshot.consistency(), snapshot.backend());
         let files = snapshot.to_vec();
         let descriptors = match files.iter().all(RegisteredFile::is_empty_slot) {
@@ -84,9 +91,12 @@ impl Looker {
             false => Some(self.owners.descriptors(ring.owner().pid)?),
         };
         let paths = match &descriptors {
-            Some(descriptors) if options.paths => (files.iter())
-                .map(|slot| path(iter, descriptors, slot))
-                .collect::<Result<_, _>>()?,
+            Some(descriptors) if options.paths => {
+                let iter = self.paths.of(args, ring)?;
+                (files.iter())
+                    .map(|slot| path(iter, descriptors, slot))
+                    .collect::<Result<_, _>>()?
+            }
             _ => vec![None; files.len()],
         };
         Ok(Seen {
@@ -111,6 +121,21 @@ impl Owners {
             None => DescriptorReader::new()?,
         };
         self.0.insert(reader).read(pid)
+    }
+}
+
+/// What the kernel tells paths by, if it does.
+#[derive(Default)]
+struct Paths(Option<UringFileIter>);
+
+impl Paths {
+    /// Attaches to this ring.
+    fn of(&mut self, args: &Rings, ring: &Ring) -> Result<&mut UringFileIter, Error> {
+        let loaded = self.0.take();
+        let turned = loaded.and_then(|mut iter| iter.reattach(ring).is_ok().then_some(iter));
+        let options = UringFileIter::options().backend(args.common.backend());
+        let iter = turned.map_or_else(|| options.attach_ring(ring), Ok)?;
+        Ok(self.0.insert(iter))
     }
 }
 

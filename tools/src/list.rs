@@ -10,7 +10,7 @@ use uring_bpf_iter::{Consistency, Pinned, Queue, RegisteredBuf, Ring, Via};
 use crate::args::{Format, Rings};
 use crate::exit::Stop;
 use crate::json::{time_ms, Line};
-use crate::rings::{self, Tables};
+use crate::rings;
 use crate::table::Table;
 use crate::text::{flags, human, or_unknown, printable};
 
@@ -22,12 +22,12 @@ pub(crate) struct Options {
 
 pub(crate) fn main(options: &Options) -> ExitCode {
     let args = &options.rings;
-    let mut buffers = Tables::<RegisteredBuf>::default();
+    let mut reader = args.reader::<RegisteredBuf>();
     rings::main("list", args, |run, mut rings, out| {
         // The search has sums already, but verified ones.
         if args.locked || args.common.raw {
             for ring in &mut rings {
-                let bufs = run.noted(buffers.read(args, ring));
+                let bufs = run.noted(args.read(&mut reader, ring));
                 ring.pinned = bufs.map(|bufs| Pinned::of(&bufs, bufs.consistency()));
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use uring_bpf_iter::{
-    Backend, Error, Holder, Ring, RingFinder, RingRecord, Snapshot, Survey, UringIter,
+    Backend, Error, Holder, Ring, RingFinder, RingRecord, Snapshot, Survey, UringReader,
 };
 
 use crate::args::Rings;
@@ -80,17 +80,24 @@ impl Rings {
         }
     }
 
+    /// Reads tables by the backend that was asked for.
+    pub(crate) fn reader<R: RingRecord>(&self) -> UringReader<R> {
+        let options = UringReader::options();
+        options.backend(self.common.backend()).reader()
+    }
+
     /// Reads a table in the way that was asked for.
     pub(crate) fn read<'a, R: RingRecord>(
         &self,
-        iter: &'a mut UringIter<R>,
+        reader: &'a mut UringReader<R>,
+        ring: &Ring,
     ) -> Result<Snapshot<'a, R>, Error> {
         if self.locked {
-            iter.snapshot_locked(LOCK_LIMIT)
+            reader.snapshot_locked(ring, LOCK_LIMIT)
         } else if self.common.raw {
-            iter.snapshot_raw()
+            reader.snapshot_raw(ring)
         } else {
-            iter.snapshot()
+            reader.snapshot(ring)
         }
     }
 
@@ -119,45 +126,4 @@ pub(crate) struct RingKey {
     pid: u32,
     fd: Option<i32>,
     ring: u64,
-}
-
-/// Reads the table of one ring after another.
-pub(crate) struct Tables<R: RingRecord> {
-    iter: Option<UringIter<R>>,
-}
-
-impl<R: RingRecord> Default for Tables<R> {
-    fn default() -> Self {
-        Self { iter: None }
-    }
-}
-
-impl<R: RingRecord> Tables<R> {
-    /// The iterator, attached to this ring.
-    pub(crate) fn of(&mut self, args: &Rings, ring: &Ring) -> Result<&mut UringIter<R>, Error> {
-        // A loaded program also serves the next ring, but not always: a native
-        // iterator needs a descriptor.
-        let iter = match self.iter.take() {
-            Some(mut iter) => match iter.reattach(ring) {
-                Ok(()) => iter,
-                Err(Error::NoBackend { .. }) => Self::attach(args, ring)?,
-                Err(error) => {
-                    self.iter = Some(iter);
-                    return Err(error);
-                }
-            },
-            None => Self::attach(args, ring)?,
-        };
-        Ok(self.iter.insert(iter))
-    }
-
-    fn attach(args: &Rings, ring: &Ring) -> Result<UringIter<R>, Error> {
-        UringIter::<R>::options()
-            .backend(args.common.backend())
-            .attach_ring(ring)
-    }
-
-    pub(crate) fn read(&mut self, args: &Rings, ring: &Ring) -> Result<Snapshot<'_, R>, Error> {
-        args.read(self.of(args, ring)?)
-    }
 }
