@@ -32,6 +32,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
             ("task-file", Backend::TaskFile, true),
             ("task-file, no mappings", Backend::TaskFile, false),
             ("fdinfo, this crate", Backend::Fdinfo, true),
+            ("fdinfo, this crate, no mappings", Backend::Fdinfo, false),
         ] {
             let made = library(name, &holders, backend, mappings);
             all.extend(bench.candidate("discover", name, made)?);
@@ -41,7 +42,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
         all.push(walk(&holders)?);
         bench.note(
             "`readlink and fdinfo`, `lsfd` and `bpftrace` see descriptors alone; task-file \
-             also registered descriptors, and mappings if it is not told to leave them out",
+             also registered descriptors; both backends mappings, if not told to leave them out",
         );
         let case = Case {
             group: "discover",

@@ -2,11 +2,15 @@
 //! fs/eventpoll.c).
 //!
 //! The kernel prints the list under `ep->mtx`, for which it waits. It does not
-//! say which set it is: only that the descriptor is one is looked at.
+//! say which set it is: only that the descriptor is one is looked at, by its items or,
+//! where there are none, by its link.
 
-use std::fs;
 use std::io;
 
+use rustix::fs::CWD;
+
+use crate::backend::fdinfo::file::Fdinfo;
+use crate::backend::fdinfo::numbers::{hex, signed, skip_spaces};
 use crate::backend::fdinfo::proc::{self, is_gone};
 use crate::backend::reader::{How, Opened, Reader};
 use crate::backend::select::NotOpened;
@@ -18,53 +22,30 @@ use crate::retry::Retry;
 
 /// Opens an epoll set by its descriptor.
 pub(crate) fn open(locator: Locator) -> Opened<EpollItem> {
-    Ok(Box::new(EpollReader::open(locator)?))
+    Ok(Box::new(EpollReader {
+        source: Source::open(locator)?,
+        text: Vec::new(),
+        records: Vec::new(),
+    }))
 }
 
 /// Reads the items of one epoll set, again and again.
 struct EpollReader {
-    locator: Locator,
+    source: Source,
+    text: Vec<u8>,
     records: Vec<EpollItem>,
 }
 
 impl EpollReader {
-    fn open(locator: Locator) -> Result<Self, NotOpened> {
-        proc::check()?;
-        let reader = Self {
-            locator,
-            records: Vec::new(),
-        };
-        reader.text()?;
-        Ok(reader)
-    }
-
-    /// The text, with its path.
-    fn text(&self) -> Result<(String, String)> {
-        let Name::Epoll { pid, fd } = self.locator.name() else {
-            return Err(self.locator.gone());
-        };
-        let path = format!("/proc/{pid}/fdinfo/{fd}");
-        let text = self.judge(&path, fs::read_to_string(&path))?;
-        // Every file has such a text; an empty set has nothing more in it.
-        let path_of = format!("/proc/{pid}/fd/{fd}");
-        let link = self.judge(&path_of, fs::read_link(&path_of))?;
-        match link.as_os_str() == EPOLL {
-            true => Ok((path, text)),
-            false => Err(self.locator.gone()),
-        }
-    }
-
-    fn judge<T>(&self, path: &str, read: io::Result<T>) -> Result<T> {
-        read.map_err(|e| match is_gone(&e) {
-            true => self.locator.gone(),
-            false => proc::failed(path, e),
-        })
-    }
-
     fn read_once(&mut self) -> Result<(), Missed> {
-        let (path, text) = self.text()?;
-        self.records = parse(&text, &path)?;
-        Ok(())
+        let fdinfo = &self.source.fdinfo;
+        if !fdinfo.read(&mut self.text)? {
+            return Err(self.source.locator.gone().into());
+        }
+        if !begins_with_items(&self.text) {
+            self.source.check()?;
+        }
+        Ok(parse(&self.text, fdinfo.path(), &mut self.records)?)
     }
 }
 
@@ -74,16 +55,16 @@ impl Reader<EpollItem> for EpollReader {
     }
 
     fn locator(&self) -> &Locator {
-        &self.locator
+        &self.source.locator
     }
 
     fn attach(&mut self, locator: Locator) -> Result<(), NotOpened> {
-        *self = Self::open(locator)?;
+        self.source = Source::open(locator)?;
         Ok(())
     }
 
     fn read(&mut self, how: How, _slot: u64, retry: &Retry) -> Result<Snapshot<'_, EpollItem>> {
-        let name = self.locator.name();
+        let name = self.source.locator.name();
         let ((), attempts) = how.bounds(retry).run(name, || self.read_once())?;
         Ok(Snapshot {
             records: &self.records,
@@ -95,38 +76,104 @@ impl Reader<EpollItem> for EpollReader {
     }
 }
 
-/// Reads a whole text; `origin` names it in errors.
-fn parse(text: &str, origin: &str) -> Result<Vec<EpollItem>> {
-    let wrong = |at: usize| {
-        let origin = format!("{origin} line {}", at + 1);
-        Error::malformed(origin, "not an item of an epoll set")
-    };
-    let lines = text.lines().enumerate();
-    let items = lines.filter(|(_, line)| line.starts_with("tfd:"));
-    items
-        .map(|(at, line)| item(line).ok_or_else(|| wrong(at)))
-        .collect()
+/// An epoll set by its descriptor.
+struct Source {
+    locator: Locator,
+    fdinfo: Fdinfo,
+    /// The path of the link to the file.
+    link: String,
 }
 
-/// `tfd:        5 events:       19 data:                5  pos:0 ino:40c sdev:e`
-fn item(line: &str) -> Option<EpollItem> {
-    let mut words = line.split([':', ' ']).filter(|word| !word.is_empty());
-    let mut value = |name: &str| match (words.next(), words.next()) {
-        (Some(found), value) if found == name => value,
-        _ => None,
-    };
-    let hex = |text: &str| u64::from_str_radix(text, 16).ok();
-    let fd = value("tfd")?.parse().ok()?;
-    let events = u32::try_from(hex(value("events")?)?).ok()?;
-    let data = hex(value("data")?)?;
-    let pos = value("pos")?.parse().ok()?;
-    let inode = hex(value("ino")?)?;
-    let device = u32::try_from(hex(value("sdev")?)?).ok()?;
-    if words.next().is_some() {
-        return None;
+impl Source {
+    fn open(locator: Locator) -> Result<Self, NotOpened> {
+        proc::check()?;
+        let Name::Epoll { pid, fd } = locator.name() else {
+            return Err(locator.gone().into());
+        };
+        let source = Self {
+            fdinfo: Fdinfo::open(pid, fd)?.ok_or_else(|| locator.gone())?,
+            link: format!("/proc/{pid}/fd/{fd}"),
+            locator,
+        };
+        source.check()?;
+        Ok(source)
     }
+
+    /// The descriptor has to be an epoll set.
+    fn check(&self) -> Result<()> {
+        match proc::links_to(CWD, &self.link, EPOLL).map_err(io::Error::from) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.locator.gone()),
+            Err(e) if is_gone(&e) => Err(self.locator.gone()),
+            Err(e) => Err(proc::failed(&self.link, e)),
+        }
+    }
+}
+
+/// What an item begins with.
+const ITEM: &[u8] = b"tfd:";
+
+/// What the lines begin with that the text of every file has before its own
+/// (seq_show(), fs/proc/fd.c).
+const EVERY_FILE: [&[u8]; 5] = [b"pos:", b"flags:", b"mnt_id:", b"ino:", b"lock:"];
+
+/// True for the text of an epoll set with items. Other files may have names in their
+/// text, with line breaks in them and so with lines like those of items, but not as the
+/// first of their own.
+fn begins_with_items(text: &[u8]) -> bool {
+    let mut rest = text;
+    while EVERY_FILE.iter().any(|name| rest.starts_with(name)) {
+        skip_line(&mut rest);
+    }
+    rest.starts_with(ITEM)
+}
+
+/// Reads a whole text; `origin` names it in errors.
+fn parse(text: &[u8], origin: &str, items: &mut Vec<EpollItem>) -> Result<()> {
+    items.clear();
+    let mut rest = text;
+    while !rest.is_empty() {
+        if !rest.starts_with(ITEM) {
+            skip_line(&mut rest);
+            continue;
+        }
+        let mut line = rest;
+        let item = item(&mut line).ok_or_else(|| {
+            let before = &text[..text.len() - rest.len()];
+            let at = 1 + memchr::memchr_iter(b'\n', before).count();
+            Error::malformed(format!("{origin} line {at}"), "not an item of an epoll set")
+        })?;
+        items.push(item);
+        rest = line;
+    }
+    Ok(())
+}
+
+fn skip_line(rest: &mut &[u8]) {
+    let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+    *rest = rest.get(end + 1..).unwrap_or_default();
+}
+
+/// `tfd:        5 events:       19 data:                5  pos:0 ino:40c sdev:e`, and
+/// the end of the line.
+fn item(rest: &mut &[u8]) -> Option<EpollItem> {
+    let fd = i32::try_from(value(rest, ITEM, signed)?).ok()?;
+    let events = u32::try_from(value(rest, b"events:", hex)?).ok()?;
+    let data = value(rest, b"data:", hex)?;
+    let pos = value(rest, b"pos:", signed)?;
+    let inode = value(rest, b"ino:", hex)?;
+    let device = u32::try_from(value(rest, b"sdev:", hex)?).ok()?;
+    *rest = rest.strip_prefix(b"\n")?;
     let file = FileIdentity::of_unknown_kind(inode, device, pos);
     Some(EpollItem::new(fd, events, data, file))
+}
+
+#[inline(always)]
+fn value<T>(rest: &mut &[u8], name: &[u8], number: impl Fn(&mut &[u8]) -> Option<T>) -> Option<T> {
+    skip_spaces(rest);
+    *rest = rest.strip_prefix(name)?;
+    skip_spaces(rest);
+    number(rest)
 }
 
 #[cfg(test)]
@@ -138,6 +185,12 @@ mod tests {
     const TEXT: &str = "pos:\t0\nflags:\t02000002\nmnt_id:\t16\nino:\t1036\n\
         tfd:       12 events: c0000019 data: ffffffffffffffff  pos:7 ino:40c sdev:800001\n\
         tfd:        5 events:       19 data:                5  pos:-1 ino:0 sdev:e\n";
+
+    fn parse(text: &str, origin: &str) -> Result<Vec<EpollItem>> {
+        let mut items = Vec::new();
+        super::parse(text.as_bytes(), origin, &mut items)?;
+        Ok(items)
+    }
 
     #[test]
     fn items_are_read_in_full() {
@@ -172,6 +225,24 @@ mod tests {
             let error = parse(&TEXT.replace(from, to), "a text").unwrap_err();
             assert!(error.to_string().contains("line 5"), "{error}");
         }
+    }
+
+    #[test]
+    fn only_items_that_come_first_show_a_set() {
+        assert!(begins_with_items(TEXT.as_bytes()));
+        let lock = "ino:\t1036\nlock:\t1: FLOCK  ADVISORY  WRITE 7 00:05:9 0 EOF\n";
+        let locked = TEXT.replace("ino:\t1036\n", lock);
+        assert!(begins_with_items(locked.as_bytes()));
+        // A ring of 6.12 with a registered file of such a name; a dma-buf.
+        for own in [
+            "SqMask:\t0x7\nUserFiles:\t1\n    0: x\n",
+            "size:\t1\nname:\tx\n",
+        ] {
+            let forged = TEXT.replacen("tfd:", &format!("{own}tfd:"), 1);
+            assert!(!begins_with_items(forged.as_bytes()), "{own}");
+        }
+        let empty = &TEXT[..TEXT.find("tfd").unwrap()];
+        assert!(!begins_with_items(empty.as_bytes()));
     }
 
     proptest! {

@@ -1,10 +1,13 @@
 //! The Fdinfo backend: the text of /proc.
 //!
 //! The kernel prints the list of buffers under `uring_lock`, or leaves it out
-//! when the lock is taken. [`text`] is pure decoding; the rest opens files.
+//! when the lock is taken. [`text`] and [`numbers`] are pure decoding; the rest
+//! opens files.
 
 mod bufs;
 mod epoll;
+mod file;
+mod numbers;
 mod proc;
 mod search;
 mod text;

@@ -1,8 +1,11 @@
 //! Facts about /proc that all its readers share.
 
-use std::fs;
 use std::io;
-use std::path::Path;
+use std::os::fd::AsFd;
+
+use rustix::fs::{readlinkat_raw, CWD};
+use rustix::io::Errno;
+use rustix::path::Arg;
 
 use crate::backend::select::NotOpened;
 use crate::choice::Reason;
@@ -13,10 +16,18 @@ use crate::record::{Consistency, RegisteredBuf};
 /// /proc has to show our own pid namespace.
 pub(super) fn check() -> Result<(), NotOpened> {
     let own = std::process::id().to_string();
-    match fs::read_link("/proc/self") {
-        Ok(shown) if shown == Path::new(&own) => Ok(()),
-        _ => Err(NotOpened::Refused(Reason::WrongProc)),
+    match links_to(CWD, "/proc/self", &own) {
+        Ok(true) => Ok(()),
+        Ok(false) | Err(_) => Err(NotOpened::Refused(Reason::WrongProc)),
     }
+}
+
+/// Whether a symbolic link is one to this name.
+pub(super) fn links_to(at: impl AsFd, link: impl Arg, name: &str) -> Result<bool, Errno> {
+    // A longer name is cut, and then another one.
+    let mut shown = [0; 64];
+    let len = readlinkat_raw(at, link, &mut shown[..])?;
+    Ok(&shown[..len] == name.as_bytes())
 }
 
 /// The error for a file of a process that could not be read.

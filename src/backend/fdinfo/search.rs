@@ -1,20 +1,28 @@
 //! Finds rings by /proc: descriptors first, then mappings.
 
 use std::collections::HashSet;
-use std::fs;
+use std::ffi::CStr;
 use std::io;
-use std::os::fd::RawFd;
-use std::os::unix::fs::MetadataExt;
+use std::mem::{self, MaybeUninit};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
 
+use memchr::memmem;
+use rustix::buffer::spare_capacity;
+use rustix::fs::{openat, statat, AtFlags, Mode, OFlags, RawDir, CWD};
+use rustix::io::Errno;
+
+use crate::backend::fdinfo::file::read_whole;
 use crate::backend::fdinfo::proc::{self, is_gone, list_consistency, prints_under_lock};
-use crate::backend::fdinfo::text::{parse, Text};
+use crate::backend::fdinfo::text::{parse, RingText, Text};
 use crate::backend::reader::Search;
 use crate::backend::select::NotOpened;
 use crate::error::{Error, Permission, Result};
 use crate::kernel;
 use crate::locator::RING;
+use crate::record::RegisteredBuf;
 use crate::ring::{Holder, Pinned, Queue, Ring, Seen, Sighting, SqPoll, Unseen, UnseenReason, Via};
 
 /// Of one ring, and the pause between two.
@@ -26,14 +34,59 @@ const PAUSES: u32 = 100;
 /// Opens the search.
 pub(crate) fn open() -> Result<Box<dyn Search>, NotOpened> {
     proc::check()?;
-    Ok(Box::new(ProcSearch))
+    Ok(Box::new(ProcSearch::default()))
 }
 
-struct ProcSearch;
+/// What it has is memory, to be used again.
+#[derive(Default)]
+struct ProcSearch {
+    text: Vec<u8>,
+    bufs: Vec<RegisteredBuf>,
+}
 
 impl Search for ProcSearch {
+    /// All sightings in all processes or in one, and the processes that may not
+    /// be searched.
     fn look(&mut self, pid: Option<u32>, mappings: bool) -> Result<Seen> {
-        look(pid, mappings)
+        let fail = |e| Error::os("read /proc (is it mounted?)", e);
+        let proc = open_in(CWD, "/proc", OFlags::DIRECTORY).map_err(fail)?;
+        let pids = match pid {
+            Some(pid) => vec![pid],
+            None => processes(&proc).map_err(fail)?,
+        };
+        let mut look = Look {
+            memory: self,
+            proc,
+            mappings,
+            sightings: Vec::new(),
+            described: HashSet::new(),
+            pauses: PAUSES,
+        };
+        let mut unseen = Vec::new();
+        for one in pids {
+            match look.at(one) {
+                Ok(()) => {}
+                Err(e) if is_gone(&e) => {}
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                    if pid.is_some() {
+                        return Err(Error::NotPermitted {
+                            operation: format!("look at the descriptors of process {one}"),
+                            needs: Permission::ReadProc,
+                            source: e,
+                        });
+                    }
+                    unseen.push(Unseen {
+                        pid: one,
+                        why: UnseenReason::NotPermitted,
+                    });
+                }
+                Err(e) => return Err(Error::os(format!("look at process {one} in /proc"), e)),
+            }
+        }
+        Ok(Seen {
+            sightings: look.sightings,
+            unseen,
+        })
     }
 
     /// The kernel prints sums or does not, and each was asked a few times.
@@ -42,131 +95,192 @@ impl Search for ProcSearch {
     }
 }
 
-/// All sightings in all processes or in one, and the processes that may not
-/// be searched.
-fn look(pid: Option<u32>, mappings: bool) -> Result<Seen> {
-    let pids = match pid {
-        Some(pid) => vec![pid],
-        None => processes()?,
-    };
-    let mut seen = Seen::default();
-    let mut known = Known {
-        described: HashSet::new(),
-        pauses: PAUSES,
-    };
-    for one in pids {
-        match look_at(one, mappings, &mut known) {
-            Ok(sightings) => seen.sightings.extend(sightings),
-            Err(e) if is_gone(&e) => {}
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                if pid.is_some() {
-                    return Err(Error::NotPermitted {
-                        operation: format!("look at the descriptors of process {one}"),
-                        needs: Permission::ReadProc,
-                        source: e,
-                    });
-                }
-                seen.unseen.push(Unseen {
-                    pid: one,
-                    why: UnseenReason::NotPermitted,
-                });
-            }
-            Err(e) => return Err(Error::os(format!("look at process {one} in /proc"), e)),
-        }
-    }
-    Ok(seen)
+fn open_in(at: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | flags;
+    openat(at, path, flags, Mode::empty())
 }
 
-fn processes() -> Result<Vec<u32>> {
-    let fail = |e| Error::os("read /proc (is it mounted?)", e);
+fn processes(proc: &OwnedFd) -> Result<Vec<u32>, Errno> {
     let mut pids = Vec::new();
-    for entry in fs::read_dir("/proc").map_err(fail)? {
-        let name = entry.map_err(fail)?.file_name();
-        pids.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
+    let mut room = [MaybeUninit::uninit(); 1 << 14];
+    let mut entries = RawDir::new(proc, &mut room);
+    while let Some(entry) = entries.next() {
+        pids.extend(number::<u32>(entry?.file_name()));
     }
     pids.sort_unstable();
     Ok(pids)
 }
 
-/// The rings that one search has described.
-struct Known {
+/// A name in /proc that is one.
+fn number<N: FromStr>(name: &CStr) -> Option<N> {
+    name.to_str().ok()?.parse().ok()
+}
+
+/// One look at processes.
+struct Look<'a> {
+    memory: &'a mut ProcSearch,
+    proc: OwnedFd,
+    mappings: bool,
+    sightings: Vec<Sighting>,
+    /// The rings among them that are described.
     described: HashSet<u64>,
     /// How often it may still wait for the lock of a ring.
     pauses: u32,
 }
 
-fn look_at(pid: u32, mappings: bool, known: &mut Known) -> io::Result<Vec<Sighting>> {
-    let process = format!("/proc/{pid}");
-    let uid = fs::metadata(&process)?.uid();
-    let name = fs::read(format!("{process}/comm"))?;
-    let name = String::from_utf8_lossy(name.trim_ascii_end()).into_owned();
-    let sighting = |inode, via, ring| Sighting {
+impl Look<'_> {
+    /// Looks at a process. One that could not be looked at to the end is not seen.
+    fn at(&mut self, pid: u32) -> io::Result<()> {
+        let before = self.sightings.len();
+        let looked = self.at_process(pid);
+        if looked.is_err() {
+            for lost in self.sightings.drain(before..) {
+                if lost.ring.is_some() {
+                    self.described.remove(&lost.key.1);
+                }
+            }
+        }
+        looked
+    }
+
+    fn at_process(&mut self, pid: u32) -> io::Result<()> {
+        // All else is opened from here, so that it is of the same process.
+        let fds = open_in(&self.proc, &format!("{pid}/fd"), OFlags::DIRECTORY)?;
+        let mut task = Task::new(pid, fds.as_fd());
+        let mut held = HashSet::new();
+        let mut room = [MaybeUninit::uninit(); 1 << 13];
+        let mut entries = RawDir::new(&fds, &mut room);
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name();
+            // A descriptor that went meanwhile is none.
+            let (Some(fd), Ok(true)) = (number(name), proc::links_to(&fds, name, RING)) else {
+                continue;
+            };
+            let Ok(file) = statat(&fds, name, AtFlags::empty()) else {
+                continue;
+            };
+            let inode = file.st_ino;
+            let holder = task.holder(Via::Descriptor(fd))?;
+            // A long list is read once, however many descriptors lead to it.
+            let ring = match self.described.insert(inode) {
+                true => Some(self.describe(fds.as_fd(), fd, inode)),
+                false => None,
+            };
+            self.sightings.push(sighting(inode, holder, ring));
+            if self.mappings {
+                held.insert(inode);
+            }
+        }
+        if !self.mappings {
+            return Ok(());
+        }
+        let text = &mut self.memory.text;
+        read_to_end(open_in(&fds, "../maps", OFlags::empty())?, text)?;
+        for inode in mapped(text) {
+            if !held.contains(&inode) {
+                let holder = task.holder(Via::Mapping)?;
+                self.sightings.push(sighting(inode, holder, None));
+            }
+        }
+        Ok(())
+    }
+
+    /// The kernel leaves out what it would take the lock for if that is taken, also by
+    /// another reader of the text: for a moment, then.
+    fn describe(&mut self, fds: BorrowedFd<'_>, fd: RawFd, inode: u64) -> Ring {
+        for _ in 1..TRIES {
+            let ring = self.memory.read(fds, fd, inode);
+            if ring.pinned.is_some() || self.pauses == 0 {
+                return ring;
+            }
+            self.pauses -= 1;
+            thread::sleep(PAUSE);
+        }
+        self.memory.read(fds, fd, inode)
+    }
+}
+
+fn sighting(inode: u64, holder: Holder, ring: Option<Ring>) -> Sighting {
+    Sighting {
         key: (0, inode),
-        holder: Holder {
-            pid,
-            tid: pid,
-            via,
-            uid,
-            name: name.clone(),
-        },
+        holder,
         files: 0,
         ring,
-    };
-    let mut all = Vec::new();
-    let mut held = HashSet::new();
-    for entry in fs::read_dir(format!("{process}/fd"))? {
-        let path = entry?.path();
-        let is_ring = fs::read_link(&path)
-            .is_ok_and(|to| to.as_os_str().as_encoded_bytes() == RING.as_bytes());
-        let fd = path
-            .file_name()
-            .and_then(|name| name.to_str()?.parse().ok());
-        // A descriptor that went meanwhile is none.
-        let (true, Some(fd), Ok(file)) = (is_ring, fd, fs::metadata(&path)) else {
-            continue;
-        };
-        let inode = file.ino();
-        held.insert(inode);
-        // A long list is read once, however many descriptors lead to it.
-        let ring = match known.described.insert(inode) {
-            true => Some(describe(pid, fd, inode, &mut known.pauses)),
-            false => None,
-        };
-        all.push(sighting(inode, Via::Descriptor(fd), ring));
     }
-    if !mappings {
-        return Ok(all);
-    }
-    for inode in mapped(&fs::read(format!("{process}/maps"))?) {
-        if !held.contains(&inode) {
-            all.push(sighting(inode, Via::Mapping, None));
-        }
-    }
-    Ok(all)
 }
 
-/// The kernel leaves out what it would take the lock for if that is taken, also by
-/// another reader of the text: for a moment, then.
-fn describe(pid: u32, fd: RawFd, inode: u64, pauses: &mut u32) -> Ring {
-    for _ in 1..TRIES {
-        let ring = read(pid, fd, inode);
-        if ring.pinned.is_some() || *pauses == 0 {
-            return ring;
-        }
-        *pauses -= 1;
-        thread::sleep(PAUSE);
-    }
-    read(pid, fd, inode)
+/// A process, of which more is asked once it is known to hold a ring.
+struct Task<'a> {
+    pid: u32,
+    fds: BorrowedFd<'a>,
+    /// Its uid and its name.
+    known: Option<(u32, String)>,
 }
 
-/// The ring as the text of a descriptor describes it. A ring whose text gives
-/// nothing (busy, gone, or a text that makes no sense) is a ring all the same.
-fn read(pid: u32, fd: RawFd, inode: u64) -> Ring {
-    let path = format!("/proc/{pid}/fdinfo/{fd}");
-    let text = fs::read(&path).map(|bytes| parse(&bytes, kernel::page_shift(), &path));
-    let Ok(Ok(Text::Ring(text))) = text else {
-        return Ring::unknown(inode);
-    };
+impl<'a> Task<'a> {
+    fn new(pid: u32, fds: BorrowedFd<'a>) -> Self {
+        Self {
+            pid,
+            fds,
+            known: None,
+        }
+    }
+
+    fn holder(&mut self, via: Via) -> io::Result<Holder> {
+        let (uid, name) = match &mut self.known {
+            Some(known) => known,
+            unknown => unknown.insert(ask(self.fds)?),
+        };
+        Ok(Holder {
+            pid: self.pid,
+            tid: self.pid,
+            via,
+            uid: *uid,
+            name: name.clone(),
+        })
+    }
+}
+
+/// The uid and the name of a process. (A process that has a name had not ended when it
+/// was asked for its uid.)
+fn ask(fds: BorrowedFd<'_>) -> io::Result<(u32, String)> {
+    let uid = statat(fds, "..", AtFlags::empty())?.st_uid;
+    let mut name = Vec::new();
+    read_whole(open_in(fds, "../comm", OFlags::empty())?, &mut name)?;
+    let name = String::from_utf8_lossy(name.trim_ascii_end()).into_owned();
+    Ok((uid, name))
+}
+
+impl ProcSearch {
+    /// The ring as the text of a descriptor describes it. A ring whose text gives
+    /// nothing (busy, gone, or a text that makes no sense) is a ring all the same.
+    fn read(&mut self, fds: BorrowedFd<'_>, fd: RawFd, inode: u64) -> Ring {
+        let Some(text) = self.text_of(fds, fd) else {
+            return Ring::unknown(inode);
+        };
+        let ring = match text.inode.is_none_or(|other| other == inode) {
+            true => described(inode, &text),
+            // The number has gone to another ring.
+            false => Ring::unknown(inode),
+        };
+        self.bufs = text.bufs.unwrap_or_default();
+        ring
+    }
+
+    fn text_of(&mut self, fds: BorrowedFd<'_>, fd: RawFd) -> Option<RingText> {
+        let path = format!("../fdinfo/{fd}");
+        let file = open_in(fds, &path, OFlags::empty()).ok()?;
+        read_whole(file, &mut self.text).ok()?;
+        let memory = mem::take(&mut self.bufs);
+        match parse(&self.text, kernel::page_shift(), &path, memory) {
+            Ok(Text::Ring(text)) => Some(text),
+            Ok(Text::Bare { .. }) | Err(_) => None,
+        }
+    }
+}
+
+fn described(inode: u64, text: &RingText) -> Ring {
     Ring {
         sq: Some(Queue {
             entries: text.sq_entries,
@@ -193,24 +307,36 @@ fn read(pid: u32, fd: RawFd, inode: u64) -> Ring {
     }
 }
 
+/// The whole of a text that the kernel makes piece by piece.
+fn read_to_end(file: OwnedFd, text: &mut Vec<u8>) -> io::Result<()> {
+    text.clear();
+    loop {
+        text.reserve(1 << 12);
+        if rustix::io::read(&file, spare_capacity(text))? == 0 {
+            return Ok(());
+        }
+    }
+}
+
 /// The inodes of the rings in a /proc/PID/maps.
 fn mapped(maps: &[u8]) -> Vec<u64> {
-    let mut inodes: Vec<u64> = maps
-        .split(|&b| b == b'\n')
-        .filter_map(|line| {
-            // address perms offset dev inode path
-            let fields: Vec<&[u8]> = line
-                .split(u8::is_ascii_whitespace)
-                .filter(|field| !field.is_empty())
-                .collect();
-            match fields[..] {
-                [_, _, _, _, inode, path] if path == RING.as_bytes() => {
-                    std::str::from_utf8(inode).ok()?.parse().ok()
-                }
-                _ => None,
+    let inode = |at: usize| {
+        let (before, after) = maps.split_at(at);
+        let start = memchr::memrchr(b'\n', before).map_or(0, |end| end + 1);
+        let end = at + memchr::memchr(b'\n', after).unwrap_or(after.len());
+        // address perms offset dev inode path
+        let fields: Vec<&[u8]> = maps[start..end]
+            .split(u8::is_ascii_whitespace)
+            .filter(|field| !field.is_empty())
+            .collect();
+        match fields[..] {
+            [_, _, _, _, inode, path] if path == RING.as_bytes() => {
+                std::str::from_utf8(inode).ok()?.parse().ok()
             }
-        })
-        .collect();
+            _ => None,
+        }
+    };
+    let mut inodes: Vec<u64> = memmem::find_iter(maps, RING).filter_map(inode).collect();
     inodes.sort_unstable();
     inodes.dedup();
     inodes

@@ -1,6 +1,7 @@
 //! Decodes what io_uring_show_fdinfo prints (io_uring/fdinfo.c; in 6.1
 //! and 6.12 with unescaped names of registered files between the lines).
 
+use crate::backend::fdinfo::numbers;
 use crate::error::{Error, Result};
 use crate::record::RegisteredBuf;
 
@@ -43,88 +44,147 @@ impl Text {
     }
 }
 
-/// Reads a whole text; `origin` names it in errors.
-pub(super) fn parse(text: &[u8], page_shift: u8, origin: &str) -> Result<Text> {
-    let lines: Vec<&[u8]> = text.split(|&b| b == b'\n').collect();
-    let fields = Fields {
-        lines: &lines,
-        origin,
+/// Reads a whole text, once from its start to its end; `origin` names it in errors,
+/// and `memory` is written over with the list.
+pub(super) fn parse(
+    bytes: &[u8],
+    page_shift: u8,
+    origin: &str,
+    memory: Vec<RegisteredBuf>,
+) -> Result<Text> {
+    let whole = Whole { bytes, origin };
+    let mut header = Header::default();
+    let mut rest = bytes;
+    let files = loop {
+        match whole.next_line(&mut rest) {
+            Some(line) if line.name == b"UserFiles" => break Some(line),
+            Some(line) => header.take(&line)?,
+            None => break None,
+        }
     };
-    let inode = fields.first("ino:")?.map(|(_, ino)| ino);
-    let Some((_, sq_mask)) = fields.first("SqMask:")? else {
-        return Ok(Text::Bare { inode });
+    let Some(sq_entries) = header.sq_entries else {
+        return Ok(Text::Bare {
+            inode: header.inode,
+        });
     };
+    let files = files.ok_or_else(|| whole.missing("UserFiles"))?;
+    let nr_files = files.count()?;
     // File names come before the list of buffers and may hold anything, a
     // forged title too. Nothing after the list holds free text.
-    let (files_at, nr_files) = fields.need("UserFiles:")?;
-    let (bufs_at, nr_bufs) = fields
-        .last("UserBufs:")?
-        .filter(|&(at, _)| at > files_at)
-        .ok_or_else(|| fields.wrong(files_at, "no UserBufs line after UserFiles"))?;
-    // Every version ends with these: without them the text was cut.
-    if !text.ends_with(b"\n")
-        || fields
-            .last_position("PollList:")
-            .is_none_or(|at| at < bufs_at)
-    {
-        return Err(fields.wrong(lines.len() - 1, "the text ends too early"));
+    let mut rest = last_line(rest, b"UserBufs:").unwrap_or_default();
+    let title = whole
+        .next_line(&mut rest)
+        .ok_or_else(|| files.wrong("no UserBufs line after UserFiles"))?;
+    let nr_bufs = title.count()?;
+    let cut = || whole.wrong(&[], "the text ends too early");
+    if !bytes.ends_with(b"\n") {
+        return Err(cut());
     }
-    let bufs = parse_bufs(&fields, bufs_at + 1, nr_bufs, page_shift)?;
+    let mut bufs = memory;
+    parse_bufs(&whole, &mut rest, nr_bufs, page_shift, &mut bufs)?;
+    // Every version has these behind the list.
+    last_line(rest, b"PollList:").ok_or_else(cut)?;
+    let bufs = match bufs.len() {
+        n if n == nr_bufs as usize => Some(bufs),
+        0 => None,
+        n => return Err(title.wrong(format_args!("{n} buffers are listed of {nr_bufs}"))),
+    };
+    let need = |name, found: Option<u32>| found.ok_or_else(|| whole.missing(name));
     Ok(Text::Ring(RingText {
-        inode,
-        sq_entries: fields.entries("SqMask:", sq_mask)?,
-        sq_head: fields.count("SqHead:")?,
-        sq_tail: fields.count("SqTail:")?,
-        cq_entries: fields.entries("CqMask:", fields.need("CqMask:")?.1)?,
-        cq_head: fields.count("CqHead:")?,
-        cq_tail: fields.count("CqTail:")?,
-        sq_thread: fields.id("SqThread:")?,
-        sq_cpu: fields.id("SqThreadCpu:")?,
-        nr_files: fields.fit(files_at, nr_files)?,
-        nr_bufs: fields.fit(bufs_at, nr_bufs)?,
+        inode: header.inode,
+        sq_entries,
+        sq_head: need("SqHead", header.sq_head)?,
+        sq_tail: need("SqTail", header.sq_tail)?,
+        cq_entries: need("CqMask", header.cq_entries)?,
+        cq_head: need("CqHead", header.cq_head)?,
+        cq_tail: need("CqTail", header.cq_tail)?,
+        sq_thread: header.sq_thread.flatten(),
+        sq_cpu: header.sq_cpu.flatten(),
+        nr_files,
+        nr_bufs,
         bufs,
     }))
 }
 
-/// The `nr` lines of the list, or none at all.
-fn parse_bufs(
-    fields: &Fields<'_>,
-    start: usize,
-    nr: u64,
-    page_shift: u8,
-) -> Result<Option<Vec<RegisteredBuf>>> {
-    let mut bufs = Vec::new();
-    for (at, line) in fields.lines.iter().enumerate().skip(start) {
-        // Every line of the list begins with its index, right-aligned.
-        let line = line.trim_ascii_start();
-        if !line.first().is_some_and(u8::is_ascii_digit) {
-            break;
+/// What comes before the list of files: of lines of one name the first.
+#[derive(Default)]
+struct Header {
+    inode: Option<u64>,
+    sq_entries: Option<u32>,
+    sq_head: Option<u32>,
+    sq_tail: Option<u32>,
+    cq_entries: Option<u32>,
+    cq_head: Option<u32>,
+    cq_tail: Option<u32>,
+    sq_thread: Option<Option<u32>>,
+    sq_cpu: Option<Option<u32>>,
+}
+
+impl Header {
+    fn take(&mut self, line: &Line<'_>) -> Result<()> {
+        fn first<T>(slot: &mut Option<T>, read: impl FnOnce() -> Result<T>) -> Result<()> {
+            if slot.is_none() {
+                *slot = Some(read()?);
+            }
+            Ok(())
         }
-        let index = bufs.len() as u64;
-        let buf = parse_buf(line, index, page_shift)
-            .ok_or_else(|| fields.wrong(at, "not a buffer of the expected index"))?;
-        bufs.push(buf);
-    }
-    match bufs.len() as u64 {
-        n if n == nr => Ok(Some(bufs)),
-        0 => Ok(None),
-        n => Err(fields.wrong(start - 1, format!("{n} buffers are listed of {nr}"))),
+        match line.name {
+            b"ino" => first(&mut self.inode, || line.number()),
+            b"SqMask" => first(&mut self.sq_entries, || line.entries()),
+            b"SqHead" => first(&mut self.sq_head, || line.count()),
+            b"SqTail" => first(&mut self.sq_tail, || line.count()),
+            b"CqMask" => first(&mut self.cq_entries, || line.entries()),
+            b"CqHead" => first(&mut self.cq_head, || line.count()),
+            b"CqTail" => first(&mut self.cq_tail, || line.count()),
+            b"SqThread" => first(&mut self.sq_thread, || line.id()),
+            b"SqThreadCpu" => first(&mut self.sq_cpu, || line.id()),
+            _ => Ok(()),
+        }
     }
 }
 
-/// `INDEX: 0xADDR/LEN` or `INDEX: <none>`.
-fn parse_buf(line: &[u8], index: u64, page_shift: u8) -> Option<RegisteredBuf> {
-    let line = std::str::from_utf8(line).ok()?;
-    let (at, range) = line.split_once(": ")?;
-    if at.parse() != Ok(index) {
+/// The lines of the list: every one begins with its index, right-aligned.
+fn parse_bufs(
+    whole: &Whole<'_>,
+    rest: &mut &[u8],
+    nr: u32,
+    page_shift: u8,
+    bufs: &mut Vec<RegisteredBuf>,
+) -> Result<()> {
+    bufs.clear();
+    // No more than the text can hold, whatever it says.
+    bufs.reserve(
+        rest.len()
+            .div_ceil("    0: <none>\n".len())
+            .min(nr as usize),
+    );
+    loop {
+        let mut line = *rest;
+        numbers::skip_spaces(&mut line);
+        if !line.first().is_some_and(u8::is_ascii_digit) {
+            return Ok(());
+        }
+        let buf = parse_buf(&mut line, bufs.len() as u64, page_shift)
+            .ok_or_else(|| whole.wrong(rest, "not a buffer of the expected index"))?;
+        bufs.push(buf);
+        *rest = line;
+    }
+}
+
+/// `INDEX: 0xADDR/LEN` or `INDEX: <none>`, and the end of the line.
+fn parse_buf(line: &mut &[u8], index: u64, page_shift: u8) -> Option<RegisteredBuf> {
+    if numbers::decimal(line)? != index {
         return None;
     }
-    if range == "<none>" {
+    if let Some(after) = line.strip_prefix(b": <none>\n") {
+        *line = after;
         return Some(RegisteredBuf::empty(index, page_shift));
     }
-    let (addr, len) = range.split_once('/')?;
-    let addr = u64::from_str_radix(addr.strip_prefix("0x")?, 16).ok()?;
-    let len: u64 = len.parse().ok()?;
+    *line = line.strip_prefix(b": 0x")?;
+    let addr = numbers::hex(line)?;
+    *line = line.strip_prefix(b"/")?;
+    let len = numbers::decimal(line)?;
+    *line = line.strip_prefix(b"\n")?;
     // The placeholder of an empty slot up to 6.12.
     if addr == u64::MAX {
         return Some(RegisteredBuf::empty(index, page_shift));
@@ -133,93 +193,108 @@ fn parse_buf(line: &[u8], index: u64, page_shift: u8) -> Option<RegisteredBuf> {
     Some(RegisteredBuf::from_range(index, addr, len, page_shift))
 }
 
-struct Fields<'a> {
-    lines: &'a [&'a [u8]],
+/// A text from the start of the last line that begins like this.
+fn last_line<'a>(text: &'a [u8], title: &[u8]) -> Option<&'a [u8]> {
+    let starts_here = |at: &usize| {
+        let begins = *at == 0 || text[*at - 1] == b'\n';
+        begins && text[*at..].starts_with(title)
+    };
+    let at = memchr::memrchr_iter(title[0], text).find(starts_here)?;
+    Some(&text[at..])
+}
+
+/// The whole text, to say where something is wrong.
+#[derive(Clone, Copy)]
+struct Whole<'a> {
+    bytes: &'a [u8],
     origin: &'a str,
 }
 
-impl Fields<'_> {
-    fn wrong(&self, at: usize, what: impl std::fmt::Display) -> Error {
-        Error::malformed(format!("{} line {}", self.origin, at + 1), what.to_string())
+impl<'a> Whole<'a> {
+    /// The error for the line that `rest`, the end of the text, begins with.
+    fn wrong(&self, rest: &[u8], what: impl std::fmt::Display) -> Error {
+        let before = &self.bytes[..self.bytes.len() - rest.len()];
+        let line = 1 + memchr::memchr_iter(b'\n', before).count();
+        Error::malformed(format!("{} line {line}", self.origin), what.to_string())
     }
 
-    fn value(&self, at: usize, name: &str) -> Result<Option<(usize, u64)>> {
-        let Some(rest) = self.lines[at].strip_prefix(name.as_bytes()) else {
-            return Ok(None);
+    fn missing(&self, name: &str) -> Error {
+        Error::malformed(
+            self.origin,
+            format!("no line {name}: though there is SqMask:"),
+        )
+    }
+
+    /// The line that `rest` begins with, which is then behind it.
+    fn next_line(self, rest: &mut &'a [u8]) -> Option<Line<'a>> {
+        let from = *rest;
+        if from.is_empty() {
+            return None;
+        }
+        let end = memchr::memchr(b'\n', from).unwrap_or(from.len());
+        *rest = from.get(end + 1..).unwrap_or_default();
+        let line = &from[..end];
+        let colon = line.iter().position(|&byte| byte == b':');
+        let (name, value) = line.split_at(colon.unwrap_or(line.len()));
+        Some(Line {
+            whole: self,
+            from,
+            name,
+            value: value.get(1..).unwrap_or_default().trim_ascii(),
+        })
+    }
+}
+
+/// `NAME:\tVALUE`
+struct Line<'a> {
+    whole: Whole<'a>,
+    /// The text from this line on.
+    from: &'a [u8],
+    name: &'a [u8],
+    /// Without the blanks around it.
+    value: &'a [u8],
+}
+
+impl Line<'_> {
+    fn wrong(&self, what: impl std::fmt::Display) -> Error {
+        self.whole.wrong(self.from, what)
+    }
+
+    fn number(&self) -> Result<u64> {
+        let mut rest = self.value;
+        let number = match rest.strip_prefix(b"0x") {
+            Some(digits) => {
+                rest = digits;
+                numbers::hex(&mut rest)
+            }
+            None => numbers::decimal(&mut rest),
         };
-        let text = std::str::from_utf8(rest).unwrap_or_default().trim();
-        let number = match text.strip_prefix("0x") {
-            Some(hex) => u64::from_str_radix(hex, 16),
-            None => text.parse(),
-        };
-        match number {
-            Ok(number) => Ok(Some((at, number))),
-            Err(_) => Err(self.wrong(
-                at,
-                format_args!("{name} is not followed by a number: {text:?}"),
-            )),
-        }
-    }
-
-    fn first(&self, name: &str) -> Result<Option<(usize, u64)>> {
-        match self.position(name) {
-            Some(at) => self.value(at, name),
-            None => Ok(None),
-        }
-    }
-
-    fn position(&self, name: &str) -> Option<usize> {
-        self.lines
-            .iter()
-            .position(|line| line.starts_with(name.as_bytes()))
-    }
-
-    fn last_position(&self, name: &str) -> Option<usize> {
-        self.lines
-            .iter()
-            .rposition(|line| line.starts_with(name.as_bytes()))
-    }
-
-    fn last(&self, name: &str) -> Result<Option<(usize, u64)>> {
-        match self.last_position(name) {
-            Some(at) => self.value(at, name),
-            None => Ok(None),
-        }
-    }
-
-    fn need(&self, name: &str) -> Result<(usize, u64)> {
-        self.first(name)?.ok_or_else(|| {
-            Error::malformed(
-                self.origin,
-                format!("no line {name} though there is SqMask:"),
-            )
+        number.filter(|_| rest.is_empty()).ok_or_else(|| {
+            let [name, value] = [self.name, self.value].map(String::from_utf8_lossy);
+            self.wrong(format_args!(
+                "{name}: is not followed by a number: {value:?}"
+            ))
         })
     }
 
-    fn fit(&self, at: usize, number: u64) -> Result<u32> {
-        u32::try_from(number).map_err(|_| self.wrong(at, format_args!("{number} is too large")))
+    fn fit(&self, number: u64) -> Result<u32> {
+        u32::try_from(number).map_err(|_| self.wrong(format_args!("{number} is too large")))
     }
 
-    fn count(&self, name: &str) -> Result<u32> {
-        let (at, number) = self.need(name)?;
-        self.fit(at, number)
+    fn count(&self) -> Result<u32> {
+        self.fit(self.number()?)
     }
 
     /// A queue's size from its mask.
-    fn entries(&self, name: &str, mask: u64) -> Result<u32> {
-        let at = self.position(name).unwrap_or(0);
-        self.fit(at, mask.saturating_add(1))
+    fn entries(&self) -> Result<u32> {
+        self.fit(self.number()?.saturating_add(1))
     }
 
-    /// A number, or `None` for -1 or where the line is missing.
-    fn id(&self, name: &str) -> Result<Option<u32>> {
-        match self.position(name) {
-            Some(at) if self.lines[at].ends_with(b"\t-1") => Ok(None),
-            Some(at) => {
-                let (at, number) = self.value(at, name)?.unwrap_or((at, 0));
-                self.fit(at, number).map(Some)
-            }
-            None => Ok(None),
+    /// A number, or `None` for -1.
+    fn id(&self) -> Result<Option<u32>> {
+        match self.value {
+            b"-1" => Ok(None),
+            _ => self.count().map(Some),
         }
     }
 }
@@ -238,6 +313,10 @@ mod tests {
         UserFiles:\t2\n    0: /tmp/a\n\
         UserBufs:\t3\n    0: 0x7f0000001001/4096\n    1: <none>\n    2: 0x7f0000003000/1\n\
         PollList:\nCqOverflowList:\nNAPI:\tdisabled\n";
+
+    fn parse(text: &[u8], page_shift: u8, origin: &str) -> Result<Text> {
+        super::parse(text, page_shift, origin, Vec::new())
+    }
 
     fn ring(text: &[u8]) -> Result<RingText> {
         match parse(text, 12, "a text")? {
