@@ -153,14 +153,13 @@ impl Look<'_> {
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let name = entry.file_name();
+            let Some(fd) = number(name) else {
+                continue;
+            };
             // A descriptor that went meanwhile is none.
-            let (Some(fd), Ok(true)) = (number(name), proc::links_to(&fds, name, RING)) else {
+            let Ok(Some(inode)) = ring(fds.as_fd(), name) else {
                 continue;
             };
-            let Ok(file) = statat(&fds, name, AtFlags::empty()) else {
-                continue;
-            };
-            let inode = file.st_ino;
             let holder = task.holder(Via::Descriptor(fd))?;
             // A long list is read once, however many descriptors lead to it.
             let ring = match self.described.insert(inode) {
@@ -199,6 +198,14 @@ impl Look<'_> {
         }
         self.memory.read(fds, fd, inode)
     }
+}
+
+/// The inode of a ring that is a descriptor of this name.
+fn ring(fds: BorrowedFd<'_>, name: &CStr) -> Result<Option<u64>, Errno> {
+    Ok(match proc::links_to(fds, name, RING)? {
+        true => Some(statat(fds, name, AtFlags::empty())?.st_ino),
+        false => None,
+    })
 }
 
 fn sighting(inode: u64, holder: Holder, ring: Option<Ring>) -> Sighting {

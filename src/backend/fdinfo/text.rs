@@ -57,7 +57,7 @@ pub(super) fn parse(
     let mut rest = bytes;
     let files = loop {
         match whole.next_line(&mut rest) {
-            Some(line) if line.name == b"UserFiles" => break Some(line),
+            Some(line) if line.bytes.starts_with(b"UserFiles:") => break Some(line),
             Some(line) => header.take(&line)?,
             None => break None,
         }
@@ -128,7 +128,11 @@ impl Header {
             }
             Ok(())
         }
-        match line.name {
+        // Most lines are none of these.
+        if !matches!(line.bytes, [b'i' | b'S' | b'C', _, ..]) {
+            return Ok(());
+        }
+        match line.name() {
             b"ino" => first(&mut self.inode, || line.number()),
             b"SqMask" => first(&mut self.sq_entries, || line.entries()),
             b"SqHead" => first(&mut self.sq_head, || line.count()),
@@ -204,7 +208,6 @@ fn last_line<'a>(text: &'a [u8], title: &[u8]) -> Option<&'a [u8]> {
 }
 
 /// The whole text, to say where something is wrong.
-#[derive(Clone, Copy)]
 struct Whole<'a> {
     bytes: &'a [u8],
     origin: &'a str,
@@ -226,42 +229,48 @@ impl<'a> Whole<'a> {
     }
 
     /// The line that `rest` begins with, which is then behind it.
-    fn next_line(self, rest: &mut &'a [u8]) -> Option<Line<'a>> {
-        let from = *rest;
-        if from.is_empty() {
+    fn next_line(&'a self, rest: &mut &'a [u8]) -> Option<Line<'a>> {
+        if rest.is_empty() {
             return None;
         }
-        let end = memchr::memchr(b'\n', from).unwrap_or(from.len());
-        *rest = from.get(end + 1..).unwrap_or_default();
-        let line = &from[..end];
-        let colon = line.iter().position(|&byte| byte == b':');
-        let (name, value) = line.split_at(colon.unwrap_or(line.len()));
+        let from = self.bytes.len() - rest.len();
+        let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+        let bytes = &rest[..end];
+        *rest = rest.get(end + 1..).unwrap_or_default();
         Some(Line {
             whole: self,
             from,
-            name,
-            value: value.get(1..).unwrap_or_default().trim_ascii(),
+            bytes,
         })
     }
 }
 
 /// `NAME:\tVALUE`
 struct Line<'a> {
-    whole: Whole<'a>,
-    /// The text from this line on.
-    from: &'a [u8],
-    name: &'a [u8],
-    /// Without the blanks around it.
-    value: &'a [u8],
+    whole: &'a Whole<'a>,
+    /// Where in the text it begins.
+    from: usize,
+    bytes: &'a [u8],
 }
 
 impl Line<'_> {
     fn wrong(&self, what: impl std::fmt::Display) -> Error {
-        self.whole.wrong(self.from, what)
+        self.whole.wrong(&self.whole.bytes[self.from..], what)
+    }
+
+    fn name(&self) -> &[u8] {
+        let colon = self.bytes.iter().position(|&byte| byte == b':');
+        &self.bytes[..colon.unwrap_or(self.bytes.len())]
+    }
+
+    /// Without the blanks around it.
+    fn value(&self) -> &[u8] {
+        let after = self.bytes.get(self.name().len() + 1..);
+        after.unwrap_or_default().trim_ascii()
     }
 
     fn number(&self) -> Result<u64> {
-        let mut rest = self.value;
+        let mut rest = self.value();
         let number = match rest.strip_prefix(b"0x") {
             Some(digits) => {
                 rest = digits;
@@ -270,7 +279,7 @@ impl Line<'_> {
             None => numbers::decimal(&mut rest),
         };
         number.filter(|_| rest.is_empty()).ok_or_else(|| {
-            let [name, value] = [self.name, self.value].map(String::from_utf8_lossy);
+            let [name, value] = [self.name(), self.value()].map(String::from_utf8_lossy);
             self.wrong(format_args!(
                 "{name}: is not followed by a number: {value:?}"
             ))
@@ -292,7 +301,7 @@ impl Line<'_> {
 
     /// A number, or `None` for -1.
     fn id(&self) -> Result<Option<u32>> {
-        match self.value {
+        match self.value() {
             b"-1" => Ok(None),
             _ => self.count().map(Some),
         }
