@@ -45,6 +45,17 @@ static __always_inline u32 open_table(const bool direct, u64 ctx, struct table *
 	return is_settled(t) ? WALK_DONE : WALK_CHANGED;
 }
 
+static __always_inline u64 touch_buf(const struct table *t, u64 i)
+{
+	u64 at = number_at(true, t->slots, i);
+
+	if (at && HAS_NODES)
+		at = ADDRESS(struct io_rsrc_node___v613, at, buf);
+	return at ? LOAD(true, struct io_mapped_ubuf, at, ubuf) : 0;
+}
+
+#define touch touch_buf
+
 static __always_inline bool load_record(const bool direct, const struct table *t, u64 i,
 					record_t *r)
 {

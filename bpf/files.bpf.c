@@ -37,6 +37,22 @@ static __always_inline void fill(const bool direct, u64 i, u64 file, u64 tag, re
 	load_file(direct, file, &r->file);
 }
 
+static __always_inline u64 touch_file(const struct table *t, u64 i)
+{
+	u64 file, inode;
+
+	file = number_at(true, t->slots, i);
+	if (file && HAS_NODES)
+		file = LOAD(true, struct io_rsrc_node___v613, file, file_ptr);
+	file &= FILE_MASK;
+	if (!file)
+		return 0;
+	inode = ADDRESS(struct file, file, f_inode);
+	return LOAD(true, struct file, file, f_pos) ^ LOAD(true, struct inode, inode, i_ino);
+}
+
+#define touch touch_file
+
 static __always_inline bool load_record(const bool direct, const struct table *t, u64 i,
 					record_t *r)
 {

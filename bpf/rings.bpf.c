@@ -414,14 +414,20 @@ static __always_inline void sight_mapped(struct task_struct *task, u64 plain)
 {
 	struct bpf_iter_task_vma it;
 	struct vm_area_struct *vma;
+	u64 file, last = 0;
 
 	int error = bpf_iter_task_vma_new(&it, task, 0);
 
 	/* ENOENT: no memory of its own, as with a kernel thread. */
 	if (error && error != -ENOENT)
 		note_holder_direct(plain, VIA_UNSEEN, -1);
-	while ((vma = bpf_iter_task_vma_next(&it)))
-		sight_direct(plain, file_of(vma), VIA_MAPPING, -1);
+	while ((vma = bpf_iter_task_vma_next(&it))) {
+		file = file_of(vma);
+		/* The queues of a ring and its SQEs are two mappings, mostly side by side. */
+		if (file && file != last)
+			sight_direct(plain, file, VIA_MAPPING, -1);
+		last = file;
+	}
 	bpf_iter_task_vma_destroy(&it);
 }
 

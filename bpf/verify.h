@@ -13,6 +13,7 @@
  *   rewind(direct, t)             slot 0, as it is now, is to come
  *   load_record(direct, t, i, r)  slot i, after the one before; false if it is gone
  *   at_end(t)                 no slot is to come
+ *   touch(t, i)               if that helps: loads what slot i is read from
  *   room_t, room()            where the records belong, NULL if there is no room at all
  *   record_at(room, i)        where that of slot i belongs, NULL if there is no room
  *
@@ -195,12 +196,40 @@ __noinline int pass_part(u64 from, bool again)
 	return 0;
 }
 
+#ifdef touch
+u64 touched; /* never read: for clang, the loads are for something */
+
+/*
+ * Has the memory of these slots come to the processor, of many at once: a loop that
+ * does no more than load is many slots ahead of what it waits for, and one that
+ * makes records is two or three.
+ */
+__noinline int touch_part(u64 from)
+{
+	const table_t t = current.table;
+	u64 i, sum = zero;
+
+	for (i = from; i < t.nr && can_loop; i++) {
+		barrier_var(i);
+		if (i >= MAX_SLOTS || i - from >= ROUNDS)
+			break;
+		sum ^= touch(&t, i);
+	}
+	touched = sum;
+	return 0;
+}
+#else
+#define touch_part(from) ((void)(from))
+#endif
+
 static __always_inline void pass_direct(const bool again, struct walk *w)
 {
 	u64 from;
 
 	rewind(true, &w->table);
 	for (from = 0; from < MAX_SLOTS && w->status == WALK_DONE; from += ROUNDS) {
+		if (!again)
+			touch_part(from);
 		pass_part(from, again);
 		if (w->next < from + ROUNDS)
 			break;

@@ -40,6 +40,9 @@ const WALKS: [(&CStr, u8); 5] = [
     (c"find_rings_mapped_compat", wire::FIND_MAPPED),
 ];
 
+/// The number of sightings that there is room for at first: more take another load.
+const FIRST: usize = 8192;
+
 /// Searches tasks for the ways in which they hold rings.
 pub(crate) struct Finder {
     request: Shared<wire::FindRequest>,
@@ -53,7 +56,7 @@ pub(crate) struct Finder {
 impl Finder {
     pub(crate) fn open() -> Result<Self, NotOpened> {
         require::bpf()?;
-        Self::with_capacity(1024)
+        Self::with_capacity(FIRST)
     }
 
     fn with_capacity(capacity: usize) -> Result<Self, NotOpened> {
