@@ -45,13 +45,19 @@ static __always_inline u32 open_table(const bool direct, u64 ctx, struct table *
 	return is_settled(t) ? WALK_DONE : WALK_CHANGED;
 }
 
+/* Also what comes last in a buffer: it may lie on the next line of the cache. */
 static __always_inline u64 touch_buf(const struct table *t, u64 i)
 {
-	u64 at = number_at(true, t->slots, i);
+	u64 at = number_at(true, t->slots, i), seen;
 
 	if (at && HAS_NODES)
 		at = ADDRESS(struct io_rsrc_node___v613, at, buf);
-	return at ? LOAD(true, struct io_mapped_ubuf, at, ubuf) : 0;
+	if (!at)
+		return 0;
+	seen = LOAD(true, struct io_mapped_ubuf, at, ubuf);
+	if (bpf_core_field_exists(struct io_mapped_ubuf___later, dir))
+		seen ^= LOAD(true, struct io_mapped_ubuf___later, at, dir);
+	return seen;
 }
 
 #define touch touch_buf

@@ -145,7 +145,8 @@ struct walk_request {
 	__u32 at; /* ... and under which number: descriptor or index */
 	__u8 anywhere; /* however the task has it, and under whatever number */
 	__u8 page_shift;
-	__u8 pad[2];
+	__u8 cold; /* the table was not read a moment ago */
+	__u8 pad;
 };
 
 /* What the walk answers. */

@@ -178,7 +178,10 @@ static __always_inline void pass_compat(const bool again, struct walk *w)
 /* The walk that goes on from one such call to the next. */
 struct walk current;
 
-/* Slots from `from` on; the verifier does not know which these are. */
+/* A part of a table: little enough to stay in the caches that are near. */
+#define PART (1 << 8)
+
+/* The slots of a part; the verifier does not know which these are. */
 __noinline int pass_part(u64 from, bool again)
 {
 	struct walk *w = &current;
@@ -187,7 +190,7 @@ __noinline int pass_part(u64 from, bool again)
 
 	for (i = from; i < w->table.nr && can_loop; i++) {
 		barrier_var(i);
-		if (i >= MAX_SLOTS || i - from >= ROUNDS)
+		if (i >= MAX_SLOTS || i - from >= PART)
 			break;
 		if (!visit(true, again, w, to, i))
 			break;
@@ -197,12 +200,15 @@ __noinline int pass_part(u64 from, bool again)
 }
 
 #ifdef touch
+/* So many slots are near when they are read again. */
+#define NEAR (1 << 12)
+
 u64 touched; /* never read: for clang, the loads are for something */
 
 /*
- * Has the memory of these slots come to the processor, of many at once: a loop that
- * does no more than load is many slots ahead of what it waits for, and one that
- * makes records is two or three.
+ * Has the memory of a part come to the processor all at once: a loop that does no
+ * more than load is many slots ahead of what it waits for, and one that makes
+ * records is two or three.
  */
 __noinline int touch_part(u64 from)
 {
@@ -211,7 +217,7 @@ __noinline int touch_part(u64 from)
 
 	for (i = from; i < t.nr && can_loop; i++) {
 		barrier_var(i);
-		if (i >= MAX_SLOTS || i - from >= ROUNDS)
+		if (i >= MAX_SLOTS || i - from >= PART)
 			break;
 		sum ^= touch(&t, i);
 	}
@@ -219,8 +225,27 @@ __noinline int touch_part(u64 from)
 	return 0;
 }
 #else
+#define NEAR MAX_SLOTS
 #define touch_part(from) ((void)(from))
 #endif
+
+/* Parts, one after the other. */
+__noinline int pass_round(u64 from, bool again)
+{
+	struct walk *w = &current;
+	u64 at, n;
+
+	for (n = zero; n < ROUNDS && can_loop; n += PART) {
+		barrier_var(n);
+		at = from + n;
+		if ((request.cold && !again) || w->table.nr > NEAR)
+			touch_part(at);
+		pass_part(at, again);
+		if (w->next < at + PART)
+			break;
+	}
+	return 0;
+}
 
 static __always_inline void pass_direct(const bool again, struct walk *w)
 {
@@ -228,9 +253,7 @@ static __always_inline void pass_direct(const bool again, struct walk *w)
 
 	rewind(true, &w->table);
 	for (from = 0; from < MAX_SLOTS && w->status == WALK_DONE; from += ROUNDS) {
-		if (!again)
-			touch_part(from);
-		pass_part(from, again);
+		pass_round(from, again);
 		if (w->next < from + ROUNDS)
 			break;
 	}

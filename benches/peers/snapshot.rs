@@ -1,5 +1,7 @@
 //! All registered buffers of a ring.
 
+use std::fs::File;
+use std::io;
 use std::time::Duration;
 
 use uring_bpf_iter::{Backend, RegisteredBuf, RegisteredBufs, UringBufIter};
@@ -7,10 +9,11 @@ use uring_testkit::{BufSpec, RingBuilder, TestRing};
 
 use crate::bench::{Bench, Candidate, Case, Look, Result, Table};
 use crate::drgn::Drgn;
-use crate::machine;
 use crate::text::{self, Text};
+use crate::{limits, machine};
 
 const BUFFERS: &[usize] = &[1, 64, 1024, 16_384];
+const DESCRIPTORS: &[usize] = &[10, 19_000];
 /// For a locked read: it takes microseconds, the owner is this process.
 pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 
@@ -46,6 +49,36 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
             memory(bench, &ring)?;
         }
     }
+    among_descriptors(bench)
+}
+
+/// A ring of four buffers, in a process with few and with many descriptors.
+fn among_descriptors(bench: &mut Bench) -> Result<()> {
+    let ring = ring_of(4)?;
+    let null = File::open("/dev/null")?;
+    let numbers = if bench.once {
+        &DESCRIPTORS[..1]
+    } else {
+        DESCRIPTORS
+    };
+    for &items in numbers {
+        let case = Case {
+            group: "4 buffers",
+            items,
+            item: "descriptor",
+            each: false,
+        };
+        if let Err(why) = limits::descriptors(items) {
+            bench.leave_out(format!("{}, {items}", case.group), why);
+            continue;
+        }
+        let more: io::Result<Vec<File>> = (0..items).map(|_| null.try_clone()).collect();
+        let more = more?;
+        let all = candidates(bench, &ring)?;
+        bench.compare(case, all)?;
+        drop(more);
+    }
+    bench.note("`4 buffers`: in a process that has so many descriptors beside the ring's");
     Ok(())
 }
 

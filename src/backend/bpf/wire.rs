@@ -23,7 +23,8 @@ pub(crate) struct WalkRequest {
     pub(crate) at: u32,
     pub(crate) anywhere: u8,
     pub(crate) page_shift: u8,
-    pub(crate) pad: [u8; 2],
+    pub(crate) cold: u8,
+    pub(crate) pad: u8,
 }
 
 /// `enum walk_mode`

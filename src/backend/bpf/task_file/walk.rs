@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use crate::backend::bpf::iterator;
 use crate::backend::bpf::maps::{self, Maps};
@@ -29,6 +30,9 @@ const TASK: Forms = Forms {
     compat: &[c"dump_task_compat", c"dump_vma_compat"],
 };
 
+/// For so long the memory of a table that was read is still near the processor.
+const NEAR: Duration = Duration::from_millis(1);
+
 /// Reads a table of one ring or an epoll set, again and again.
 pub(crate) struct Walker<R: 'static> {
     table: &'static Table<R>,
@@ -37,6 +41,8 @@ pub(crate) struct Walker<R: 'static> {
     at: usize,
     /// The epoll set that was met, opaque: from then on it is that one.
     set: u64,
+    /// When the table was read last.
+    read_at: Option<Instant>,
     programs: Loaded<R>,
     /// Loaded for what is no longer where it was.
     search: Option<Loaded<R>>,
@@ -75,6 +81,7 @@ impl<R: Plain> Walker<R> {
             locator,
             at: 0,
             set: 0,
+            read_at: None,
             programs,
             search: None,
             searched: false,
@@ -86,6 +93,7 @@ impl<R: Plain> Walker<R> {
         self.locator = locator;
         self.at = 0;
         self.set = 0;
+        self.read_at = None;
     }
 
     pub(crate) fn locator(&self) -> &Locator {
@@ -138,10 +146,12 @@ impl<R: Plain> Walker<R> {
 
     /// The request for a walk, but for its mode and its place.
     pub(crate) fn request(&self, slot: u64) -> WalkRequest {
+        let is_near = |read: Instant| read.elapsed() < NEAR;
         WalkRequest {
             inode: self.locator.inode,
             slot,
             set: self.set,
+            cold: (!self.read_at.is_some_and(is_near)).into(),
             ..WalkRequest::default()
         }
     }
@@ -175,6 +185,9 @@ impl<R: Plain> Walker<R> {
         let reply = reply.ok_or_else(|| self.locator.gone())?;
         if self.locator.kind == Kind::Epoll {
             self.set = reply.set;
+        }
+        if mode != Mode::Peek {
+            self.read_at = Some(Instant::now());
         }
         Ok(reply)
     }
