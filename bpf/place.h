@@ -17,6 +17,9 @@
 #include "task.h"
 #include "verify.h"
 
+#define EBUSY 16
+#define MAX_LOOKS (1 << 23) /* BPF_MAX_LOOPS, include/linux/bpf.h */
+
 extern void bpf_rcu_read_lock(void) __ksym __weak;
 extern void bpf_rcu_read_unlock(void) __ksym __weak;
 extern struct task_struct *bpf_task_from_pid(s32 pid) __ksym __weak;
@@ -40,8 +43,9 @@ static __always_inline int walk_there(const bool direct, u64 task, u32 via, u64 
 	if (!object)
 		return 0;
 	walk_table(direct, object);
+	/* Gone, or elsewhere: the next look says. */
 	if (file_there(direct, task, via, i) != file || wanted(direct, file) != object)
-		reply.status = WALK_NOT_FOUND;
+		reply.status = WALK_CHANGED;
 	return 0;
 }
 
@@ -63,7 +67,8 @@ static __always_inline void walk_mapped(struct task_struct *task)
 	struct vm_area_struct *vma;
 	u64 object = 0;
 
-	bpf_iter_task_vma_new(&it, task, 0);
+	if (bpf_iter_task_vma_new(&it, task, 0) == -EBUSY)
+		reply.status = WALK_UNSEEN;
 	while (!object && (vma = bpf_iter_task_vma_next(&it)))
 		object = wanted(true, file_of(vma));
 	if (object)
@@ -98,36 +103,81 @@ int dump_call(void *unused __attribute__((unused)))
 	return 0;
 }
 
-/* A look through all that a task has of a kind. */
+/* What a task has of a kind: how many there may be. */
+static __always_inline u64 nr_there(const bool direct, u64 task, u32 via)
+{
+	if (via == VIA_DESCRIPTOR)
+		return nr_descriptors(direct, task);
+	return has_registered_ring((struct task_struct *)task) ? NR_REGISTERED_RINGS : 0;
+}
+
+#define NOWHERE (-1)
+
+/* Looks through all that a task has of a kind: where it is, or NOWHERE. */
+__noinline int find_direct(u64 task, u32 via)
+{
+	u64 nr = nr_there(true, task, via), i;
+
+	for_each_slot_direct(i, nr, MAX_LOOKS) {
+		if (wanted(true, file_there(true, task, via, i)))
+			return i;
+	}
+	return NOWHERE;
+}
+
 struct look {
 	u64 task;
 	u32 via;
-	u64 at; /* where it is, if it was met */
-	bool met;
+	s32 at;
 };
 
-static long look_there(u64 i, struct look *l)
+static long look_compat(u64 i, struct look *l)
 {
-	u64 nr = l->via == VIA_DESCRIPTOR ? nr_descriptors(false, l->task) : NR_REGISTERED_RINGS;
-
-	if (i >= nr)
-		return 1;
-	l->met = wanted(false, file_there(false, l->task, l->via, i));
+	if (!wanted(false, file_there(false, l->task, l->via, i)))
+		return 0;
 	l->at = i;
-	return l->met;
+	return 1;
 }
 
-#define MAX_LOOKS (1 << 23) /* BPF_MAX_LOOPS, include/linux/bpf.h */
+static __always_inline int find_compat(u64 task, u32 via)
+{
+	struct look l = { .task = task, .via = via, .at = NOWHERE };
+
+	bpf_loop(nr_there(false, task, via), look_compat, &l, 0);
+	return l.at;
+}
+
+static __always_inline void met(u64 task, u32 via, u32 at)
+{
+	u64 ns;
+
+	reply.tid = pid_nr_at((struct task_struct *)task, reader_level(), &ns);
+	reply.via = via;
+	reply.at = at;
+}
 
 static __always_inline void walk_anywhere(const bool direct, u64 task, u32 via)
 {
-	struct look l = { .task = task, .via = via };
+	int at;
 
 	if (reply.status != WALK_NOT_FOUND)
 		return;
-	bpf_loop(MAX_LOOKS, look_there, &l, 0);
-	if (l.met)
-		direct ? walk_there_direct(task, via, l.at) : walk_there_compat(task, via, l.at);
+	at = direct ? find_direct(task, via) : find_compat(task, via);
+	if (at < 0)
+		return;
+	met(task, via, at);
+	direct ? walk_there_direct(task, via, at) : walk_there_compat(task, via, at);
+	if (reply.status == WALK_NOT_FOUND)
+		reply.status = WALK_CHANGED;
+}
+
+/* Threads that share the descriptors of their leader have none to look through. */
+static __always_inline bool has_own_descriptors(const bool direct, u64 task)
+{
+	u64 leader = (u64)LOAD(direct, struct task_struct, task, group_leader);
+
+	return leader == task || LOAD(direct, struct task_struct, task, files) !=
+					 LOAD(direct, struct task_struct, leader, files);
 }
 
 static __always_inline int look_at_task(const bool direct, struct task_ctx *it)
@@ -140,15 +190,18 @@ static __always_inline int look_at_task(const bool direct, struct task_ctx *it)
 	/* As a plain number, which a verifier takes for an argument. */
 	bpf_probe_read_kernel(&plain, sizeof(plain), &it->task);
 	if (request.anywhere) {
-		walk_anywhere(direct, plain, VIA_DESCRIPTOR);
+		if (has_own_descriptors(direct, plain))
+			walk_anywhere(direct, plain, VIA_DESCRIPTOR);
 		walk_anywhere(direct, plain, VIA_REGISTERED);
 	} else if (request.via != VIA_MAPPING) {
 		direct ? walk_there_direct(plain, request.via, request.at)
 		       : walk_there_compat(plain, request.via, request.at);
 		return 0;
 	}
-	if (direct && reply.status == WALK_NOT_FOUND && speaks_for_memory(plain))
+	if (direct && reply.status == WALK_NOT_FOUND && speaks_for_memory(plain)) {
+		met(plain, VIA_MAPPING, 0);
 		walk_mapped(task);
+	}
 	return 0;
 }
 

@@ -124,6 +124,7 @@ enum walk_status {
 	WALK_CUT_SHORT = 6, /* the kernel ended the loop early */
 	WALK_NO_SLOT = 7, /* the table has no slot of that index */
 	WALK_NO_LOOKUP = 8, /* this kernel finds no task by its number in this pid namespace */
+	WALK_UNSEEN = 9, /* not met, but the mappings could not be looked at: try again */
 };
 
 /* Each byte of what follows the last record of a stream. */
@@ -160,6 +161,10 @@ struct walk_reply {
 	__u32 pidns_level; /* of the reader */
 	__u64 pidns; /* of the reader, opaque */
 	__u64 set; /* opaque: the epoll set that was met */
+	__u32 tid; /* where it was met by a search, in the reader's namespace ... */
+	__u32 via; /* ... enum holder_via */
+	__u32 at; /* ... descriptor or index */
+	__u32 pad;
 	char owner_comm[16];
 };
 
@@ -257,7 +262,7 @@ _Static_assert(sizeof(struct epoll_item) == 56, "wire format");
 _Static_assert(__builtin_offsetof(struct epoll_item, file.pos) == 32, "STABLE_WORDS");
 _Static_assert(sizeof(struct segment) == 24, "wire format");
 _Static_assert(sizeof(struct walk_request) == 72, "wire format");
-_Static_assert(sizeof(struct walk_reply) == 64, "wire format");
+_Static_assert(sizeof(struct walk_reply) == 80, "wire format");
 _Static_assert(sizeof(struct frame_request) == 16, "wire format");
 _Static_assert(sizeof(struct frame_reply) == 16, "wire format");
 _Static_assert(sizeof(struct ring_sighting) == 144, "wire format");

@@ -142,7 +142,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// True if the backend may serve another ring.
+    /// True if a native iterator may serve another ring.
     pub(crate) fn is_of_one_ring(&self) -> bool {
         matches!(
             self,

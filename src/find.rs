@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-use crate::backend::{self, select, Search};
+use crate::backend::{self, bpf, select, Search};
 use crate::choice::{Backend, Selection};
 use crate::error::{Error, Result};
 use crate::kernel;
@@ -197,8 +197,15 @@ impl RingFinder {
         Ok(seen.survey())
     }
 
+    /// Without our own observers, which do not count as holders: they have our memory.
     fn look(&mut self, pid: Option<u32>) -> Result<Seen> {
-        self.search.look(pid, self.mappings)
+        // Before and after: one may come or go meanwhile.
+        let mut ours = bpf::observers();
+        let mut seen = self.search.look(pid, self.mappings)?;
+        ours.extend(bpf::observers());
+        seen.sightings.retain(|one| !ours.contains(&one.holder.pid));
+        seen.unseen.retain(|one| !ours.contains(&one.pid));
+        Ok(seen)
     }
 }
 

@@ -78,6 +78,7 @@ impl<R: RingRecord> UringReader<R> {
     }
 
     /// The backends that turned out not to serve here, whatever the ring, and why.
+    /// [`Error::NoBackend`] takes them with it: after that all are tried again.
     pub fn refused(&self) -> &[Refusal] {
         &self.refused
     }
@@ -132,7 +133,8 @@ impl<R: RingRecord> UringReader<R> {
                 Ok(at) => return Ok(at),
                 Err(NotOpened::Failed(error)) => return Err(error),
                 Err(NotOpened::Refused(reason)) => {
-                    let list = match reason.is_of_one_ring() {
+                    let of_ring = backend == Backend::Native && reason.is_of_one_ring();
+                    let list = match of_ring {
                         true => &mut refused_it,
                         false => &mut self.refused,
                     };

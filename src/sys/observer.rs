@@ -70,6 +70,8 @@ struct Child {
     pid: u32,
     process: OwnedFd,
     stack: Stack,
+    /// Of the process that it is a child of.
+    generation: u64,
 }
 
 /// What is at the low end of the stack.
@@ -85,7 +87,7 @@ impl Observer {
     pub(crate) fn new() -> io::Result<Self> {
         collect_abandoned();
         let generation = fork::generation()?;
-        let child = Child::new()?;
+        let child = Child::new(generation)?;
         let mut observer = Self {
             listener: None,
             asks: None,
@@ -210,7 +212,7 @@ fn left(deadline: Instant) -> Timespec {
 }
 
 impl Child {
-    fn new() -> io::Result<Self> {
+    fn new(generation: u64) -> io::Result<Self> {
         let stack = Stack::new(Task {
             parent: getpid(),
             ready: AtomicU32::new(0),
@@ -249,6 +251,7 @@ impl Child {
             pid,
             process,
             stack,
+            generation,
         })
     }
 
@@ -307,6 +310,10 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
+        // In a child of fork(2) another thread may have had the lock.
+        if !fork::generation().is_ok_and(|now| now == self.generation) {
+            return;
+        }
         let mut pids = PIDS.lock().unwrap_or_else(PoisonError::into_inner);
         pids.retain(|&pid| pid != self.pid);
     }
@@ -434,10 +441,14 @@ fn get_ready(parent: Pid) -> Result<c_int, Errno> {
             c_long::from(libc::CLOSE_RANGE_UNSHARE),
         )
     };
-    match closed {
-        0 => Ok(listener),
-        _ => Err(Errno::NOMEM),
+    if closed == 0 {
+        return Ok(listener);
     }
+    let error = io::Error::last_os_error();
+    // SAFETY: the listener, in the table that is still our parent's, which does not
+    // know of it yet.
+    unsafe { libc::close(listener) };
+    Err(Errno::from_io_error(&error).unwrap_or(Errno::NOMEM))
 }
 
 /// Makes the call on each ring that is handed over.

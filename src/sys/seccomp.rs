@@ -110,8 +110,6 @@ const ARCH: u32 = {
         LITTLE_64 | 183
     } else if cfg!(target_arch = "riscv64") {
         LITTLE_64 | 243
-    } else if cfg!(target_arch = "loongarch64") {
-        LITTLE_64 | 258
     } else {
         0
     }

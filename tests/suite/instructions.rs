@@ -4,6 +4,8 @@
 use std::fs::File;
 use std::hint::black_box;
 use std::io::Read as _;
+use std::sync::Barrier;
+use std::thread;
 use std::time::Instant;
 
 use rustix::process::{setrlimit, Resource, Rlimit};
@@ -16,6 +18,10 @@ const ROUNDS: usize = 5;
 /// Descriptors beside that of the ring, and of how many buffers a snapshot is then.
 const DESCRIPTORS: usize = 19_000;
 const FEW_BUFFERS: usize = 4;
+/// Of a process that shares its descriptors.
+const THREADS: usize = 64;
+/// Instructions at most to see that a descriptor is another file's.
+const GONE: f64 = 300.0;
 /// So much more may a snapshot cost among so many descriptors.
 const MORE: f64 = 4.0 / 3.0;
 
@@ -72,6 +78,49 @@ fn many_descriptors() {
     println!("{few:>8.0} with few descriptors");
     println!("{many:>8.0} with {} more", copies.len());
     assert!(many <= MORE * few, "{many:.0}, {few:.0} with few");
+
+    // Where it was it is no longer: each descriptor is looked at, once.
+    let gone = || {
+        let ring = RingBuilder::new(8).build().expect("ring");
+        let options = UringBufIter::options().backend(Backend::TaskFile);
+        options.attach(&ring).expect("attach")
+    };
+    let look = |mut iter: UringBufIter| {
+        count(|| {
+            iter.snapshot().expect_err("it is gone");
+        })
+    };
+    let alone = look(gone());
+    let (end, threads) = (Barrier::new(THREADS + 1), 0..THREADS);
+    let among_threads = thread::scope(|scope| {
+        threads.for_each(|_| drop(scope.spawn(|| end.wait())));
+        let cost = look(gone());
+        end.wait();
+        cost
+    });
+    println!("a ring that is gone, instructions a descriptor:");
+    println!("{:>8.0}", alone / DESCRIPTORS as f64);
+    println!(
+        "{:>8.0} with {THREADS} threads",
+        among_threads / DESCRIPTORS as f64
+    );
+    assert!(alone <= GONE * DESCRIPTORS as f64, "{alone:.0}");
+    assert!(among_threads <= MORE * alone, "{among_threads:.0}");
+
+    // Met by a search once, it is known where it is.
+    let mut moving = RingBuilder::new(8).build().expect("ring");
+    moving
+        .register(&[BufSpec::new(page_size()); FEW_BUFFERS])
+        .expect("register");
+    let options = UringBufIter::options().backend(Backend::TaskFile);
+    let mut iter = options.attach(&moving).expect("attach");
+    let _elsewhere = rustix::io::fcntl_dupfd_cloexec(&moving, 3).expect("dup");
+    drop(moving);
+    let moved = count(|| {
+        assert_eq!(iter.snapshot().expect("snapshot").len(), FEW_BUFFERS);
+    });
+    println!("{moved:>8.0} a snapshot of a ring whose descriptor has moved");
+    assert!(moved <= 2.0 * few, "{moved:.0}, {few:.0} at its place");
 }
 
 fn snapshots(ring: &TestRing, backend: Backend) -> f64 {

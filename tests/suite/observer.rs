@@ -97,8 +97,8 @@ pub(super) fn inside() {
     assert_eq!(descriptors(first), [""; 0], "between reads");
 
     // As a search sees it, this process is the only one that has its memory.
-    for _ in 0..3 {
-        let survey = finder(Backend::TaskFile).find_all().expect("find");
+    for backend in [Backend::TaskFile, Backend::Fdinfo, Backend::TaskFile] {
+        let survey = finder(backend).find_all().expect("find");
         let holders = survey.rings.iter().flat_map(|ring| ring.holders());
         let mut pids = holders.map(|holder| holder.pid);
         assert!(pids.all(|pid| pid != first), "it is no holder");

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::process;
 use std::thread;
 
+use rustix::io::DupFlags;
 use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 use uring_bpf_iter::{
     Backend, BufPages, EpollIter, Error, RegisteredBuf, Ring, UringBufReader, UringFileReader,
@@ -199,7 +200,7 @@ fn a_descriptor_that_moved_is_followed() -> Outcome {
     assert_read(&mut reader, &ring, test.expected());
     // What was known of it stays as it was: two numbers that are others' now.
     let table = test.expected().to_vec();
-    rustix::io::dup2(&copy, &mut lower)?;
+    rustix::io::dup3(&copy, &mut lower, DupFlags::CLOEXEC)?;
     drop((test, copy));
     assert_read(&mut reader, &ring, &table);
     let after = rings_of(Backend::TaskFile, process::id());

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use crate::backend::bpf::iterator;
 use crate::backend::bpf::maps;
 use crate::backend::bpf::program::{Forms, Programs};
+use crate::backend::bpf::require;
 use crate::backend::bpf::table::FILES;
 use crate::backend::bpf::wire::{self, WalkReply};
 use crate::backend::facts::Descriptor;
@@ -32,6 +33,7 @@ pub(crate) struct Lister {
 
 impl Lister {
     pub(crate) fn open() -> Result<Self, NotOpened> {
+        require::bpf()?;
         Self::with_room(FIRST)
     }
 

@@ -19,6 +19,9 @@ mod wire;
 pub(crate) use descriptors::Lister;
 pub(crate) use table::{Table, BUFS, EPOLL, FILES, PAGES};
 
+/// The processes that make calls in place of this one, in our pid namespace.
+pub(crate) use crate::sys::observer::pids as observers;
+
 use crate::backend::reader::{Opened, Search};
 use crate::backend::select::NotOpened;
 use crate::locator::Locator;

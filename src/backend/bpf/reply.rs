@@ -17,7 +17,7 @@ pub(crate) fn judge<R>(
 ) -> Result<usize, Missed> {
     Err(match reply.status() {
         Some(Status::Done) => return Ok(reply.nr_slots as usize),
-        Some(Status::Changed) => Missed::Busy(Contention::Changed),
+        Some(Status::Changed | Status::Unseen) => Missed::Busy(Contention::Changed),
         Some(Status::LockHeld) => Missed::Busy(Contention::LockHeld(owner(reply))),
         Some(Status::TooMany) => Missed::Failed(Error::TableTooLarge {
             what: locator.name().to_string(),

@@ -50,6 +50,10 @@ pub(crate) struct WalkReply {
     pub(crate) pidns_level: u32,
     pub(crate) pidns: u64,
     pub(crate) set: u64,
+    pub(crate) tid: u32,
+    pub(crate) via: u32,
+    pub(crate) at: u32,
+    pub(crate) pad: u32,
     pub(crate) owner_comm: [u8; 16],
 }
 
@@ -65,6 +69,7 @@ pub(crate) enum Status {
     CutShort,
     NoSlot,
     NoLookup,
+    Unseen,
 }
 
 impl WalkReply {
@@ -80,6 +85,7 @@ impl WalkReply {
             6 => Status::CutShort,
             7 => Status::NoSlot,
             8 => Status::NoLookup,
+            9 => Status::Unseen,
             _ => return None,
         })
     }
@@ -212,10 +218,11 @@ const _: () = {
     assert!(offset_of!(WalkRequest, tid) == 56);
     assert!(offset_of!(WalkRequest, at) == 64);
     assert!(offset_of!(WalkRequest, page_shift) == 69);
-    assert!(size_of::<WalkReply>() == 64);
+    assert!(size_of::<WalkReply>() == 80);
     assert!(offset_of!(WalkReply, owner) == 8);
     assert!(offset_of!(WalkReply, set) == 40);
-    assert!(offset_of!(WalkReply, owner_comm) == 48);
+    assert!(offset_of!(WalkReply, tid) == 48);
+    assert!(offset_of!(WalkReply, owner_comm) == 64);
     assert!(size_of::<Descriptor>() == 24 && size_of::<FilePath>() == 4104);
     assert!(size_of::<FindRequest>() == 16 && size_of::<FindReply>() == 8);
     assert!(size_of::<FrameRequest>() == 16 && size_of::<FrameReply>() == 16);

@@ -257,11 +257,15 @@ fn copy_descriptor<R: Plain>(walker: &mut Walker<R>) -> Result<OwnedFd> {
     let why = match descriptor::copy(locator) {
         Ok(copy) => return Ok(copy),
         Err(NoCopy::Refused(error)) => return Err(error),
-        Err(NoCopy::Gone) => return Err(locator.gone()),
         Err(NoCopy::OutOfReach) => Limitation::ThreadDescriptors,
-        Err(NoCopy::None) => Limitation::NoDescriptor,
+        Err(NoCopy::Gone | NoCopy::None) => Limitation::NoDescriptor,
     };
-    // Gone, or there and out of reach.
+    // Gone, or elsewhere, or there and out of reach.
     walker.peek(0)?;
-    Err(unsupported(why))
+    let found = walker.found_locator();
+    match found.map(|locator| descriptor::copy(&locator)) {
+        Some(Ok(copy)) => Ok(copy),
+        Some(Err(NoCopy::Refused(error))) => Err(error),
+        _ => Err(unsupported(why)),
+    }
 }

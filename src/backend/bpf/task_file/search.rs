@@ -18,7 +18,6 @@ use crate::ring::{
 };
 use crate::sys::bpf::{self, Object};
 use crate::sys::link::Tasks;
-use crate::sys::observer;
 use crate::sys::shared::Shared;
 
 const FIND: Forms = Forms {
@@ -131,12 +130,9 @@ impl Search for Finder {
     /// Comes back with more room as often as there were more sightings than room.
     fn look(&mut self, pid: Option<u32>, mappings: bool) -> Result<Seen> {
         loop {
-            // Before and after: a reader may come or go meanwhile.
-            let mut ours = observer::pids();
             let nr = self.walk(pid, mappings)?;
-            ours.extend(observer::pids());
             if let Some(sightings) = self.sightings.get(nr) {
-                return decode(sightings, &ours);
+                return decode(sightings);
             }
             self.grow(nr)?;
         }
@@ -147,14 +143,10 @@ impl Search for Finder {
     }
 }
 
-fn decode(raw: &[wire::RingSighting], ours: &[u32]) -> Result<Seen> {
+fn decode(raw: &[wire::RingSighting]) -> Result<Seen> {
     let mut seen = Seen::default();
     seen.sightings.reserve(raw.len());
     for (at, row) in raw.iter().enumerate() {
-        // An observer of ours does not count as a holder: it has our memory.
-        if ours.contains(&row.pid) {
-            continue;
-        }
         let via = match row.via {
             wire::VIA_DESCRIPTOR => Via::Descriptor(row.fd),
             wire::VIA_REGISTERED => Via::Registered(row.fd.unsigned_abs()),

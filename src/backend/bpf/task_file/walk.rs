@@ -39,6 +39,8 @@ pub(crate) struct Walker<R: 'static> {
     locator: Locator,
     /// The place of the locator that had it last.
     at: usize,
+    /// The place where a search has met it, which the locator does not name.
+    met: Option<Place>,
     /// The epoll set that was met, opaque: from then on it is that one.
     set: u64,
     /// When the table was read last.
@@ -80,6 +82,7 @@ impl<R: Plain> Walker<R> {
             table,
             locator,
             at: 0,
+            met: None,
             set: 0,
             read_at: None,
             programs,
@@ -90,6 +93,10 @@ impl<R: Plain> Walker<R> {
 
     /// Turns to another ring; all that is loaded stays so.
     pub(crate) fn attach(&mut self, locator: Locator) {
+        // What is known of the same ring is known of it still.
+        if locator.kind == Kind::Epoll || locator.inode != self.locator.inode {
+            self.met = None;
+        }
         self.locator = locator;
         self.at = 0;
         self.set = 0;
@@ -98,6 +105,14 @@ impl<R: Plain> Walker<R> {
 
     pub(crate) fn locator(&self) -> &Locator {
         &self.locator
+    }
+
+    /// The same by the place where a search has met it, if one has.
+    pub(crate) fn found_locator(&self) -> Option<Locator> {
+        self.met.map(|place| Locator {
+            places: vec![place],
+            ..self.locator
+        })
     }
 
     /// Reads the table without its lock.
@@ -192,23 +207,42 @@ impl<R: Plain> Walker<R> {
         Ok(reply)
     }
 
-    /// Asks each place, beginning with the one that had it last.
+    /// Asks each place, beginning with the one that had it last. A place that could
+    /// not be looked at is the answer only if no other has it.
     fn ask_there(&mut self, request: &WalkRequest) -> Result<Option<WalkReply>> {
         self.searched = false;
+        let mut unseen = None;
+        if let Some(place) = self.met {
+            match self.ask_place(place, request)? {
+                Some(reply) if reply.status() == Some(Status::Unseen) => unseen = Some(reply),
+                Some(reply) => return Ok(Some(reply)),
+                None => self.met = None,
+            }
+        }
         let nr = self.locator.places.len();
         for at in (self.at..nr).chain(0..self.at) {
-            let place = self.locator.places[at];
-            // The thread may have ended before its process has.
-            let leader = (place.tid != place.pid).then_some(place.pid);
-            for tid in [place.tid].into_iter().chain(leader) {
-                let asked = WalkRequest {
-                    tid,
-                    ..of_place(place, request)
-                };
-                if let Some(reply) = self.programs.ask(asked, Tasks::Thread(tid))? {
+            match self.ask_place(self.locator.places[at], request)? {
+                Some(reply) if reply.status() == Some(Status::Unseen) => unseen = Some(reply),
+                Some(reply) => {
                     self.at = at;
                     return Ok(Some(reply));
                 }
+                None => {}
+            }
+        }
+        Ok(unseen)
+    }
+
+    fn ask_place(&mut self, place: Place, request: &WalkRequest) -> Result<Option<WalkReply>> {
+        // The thread may have ended before its process has.
+        let leader = (place.tid != place.pid).then_some(place.pid);
+        for tid in [place.tid].into_iter().chain(leader) {
+            let asked = WalkRequest {
+                tid,
+                ..of_place(place, request)
+            };
+            if let Some(reply) = self.programs.ask(asked, Tasks::Thread(tid))? {
+                return Ok(Some(reply));
             }
         }
         Ok(None)
@@ -219,6 +253,7 @@ impl<R: Plain> Walker<R> {
     /// set is known by its number.
     fn ask_anywhere(&mut self, request: &WalkRequest) -> Result<Option<WalkReply>> {
         let mut known = Vec::new();
+        let mut unseen = None;
         for at in 0..self.locator.places.len() {
             let place = self.locator.places[at];
             if known.contains(&place.pid) {
@@ -242,13 +277,30 @@ impl<R: Plain> Walker<R> {
                     none.insert(loaded.map_err(|e| e.of(Backend::TaskFile))?)
                 }
             };
-            if let Some(reply) = by_task.ask(asked, Tasks::Process(place.pid))? {
-                self.searched = true;
-                return Ok(Some(reply));
+            match by_task.ask(asked, Tasks::Process(place.pid))? {
+                Some(reply) if reply.status() == Some(Status::Unseen) => unseen = Some(reply),
+                Some(reply) => {
+                    self.searched = true;
+                    self.met = place_of(place.pid, &reply);
+                    return Ok(Some(reply));
+                }
+                None => {}
             }
         }
-        Ok(None)
+        Ok(unseen)
     }
+}
+
+/// The place where a search of a process has met a ring, `None` if it does not say.
+fn place_of(pid: u32, reply: &WalkReply) -> Option<Place> {
+    let via = match reply.via {
+        wire::VIA_DESCRIPTOR => Via::Descriptor(i32::try_from(reply.at).ok()?),
+        wire::VIA_REGISTERED => Via::Registered(reply.at),
+        wire::VIA_MAPPING => Via::Mapping,
+        _ => return None,
+    };
+    let tid = reply.tid;
+    (tid != 0).then_some(Place { pid, tid, via })
 }
 
 /// A request that names the place, but for the task.
