@@ -254,11 +254,12 @@ fn not_permitted(operation: &str, source: io::Error) -> Error {
 /// A descriptor of the ring, for as long as one walk takes.
 fn copy_descriptor<R: Plain>(walker: &mut Walker<R>) -> Result<OwnedFd> {
     let locator = walker.locator();
-    let why = match descriptor::copy(locator) {
+    let (why, was_there) = match descriptor::copy(locator) {
         Ok(copy) => return Ok(copy),
         Err(NoCopy::Refused(error)) => return Err(error),
-        Err(NoCopy::OutOfReach) => Limitation::ThreadDescriptors,
-        Err(NoCopy::Gone | NoCopy::None) => Limitation::NoDescriptor,
+        Err(NoCopy::OutOfReach) => (Limitation::ThreadDescriptors, false),
+        Err(NoCopy::Gone) => (Limitation::NoDescriptor, true),
+        Err(NoCopy::None) => (Limitation::NoDescriptor, false),
     };
     // Gone, or elsewhere, or there and out of reach.
     walker.peek(0)?;
@@ -266,6 +267,8 @@ fn copy_descriptor<R: Plain>(walker: &mut Walker<R>) -> Result<OwnedFd> {
     match found.map(|locator| descriptor::copy(&locator)) {
         Some(Ok(copy)) => Ok(copy),
         Some(Err(NoCopy::Refused(error))) => Err(error),
+        // Seen, and not copied, where it was: its process is ending.
+        None if was_there => Err(walker.locator().gone()),
         _ => Err(unsupported(why)),
     }
 }
