@@ -186,7 +186,11 @@ impl<R: RingRecord> UringIter<R> {
     /// It shares the memory of this process, and has no descriptor between two
     /// reads. It keeps the rights and namespaces that this process had when it was
     /// started, and cannot use them: a filter of seccomp(2) leaves it the few calls
-    /// that it is there for. Only a wait(2) call with `__WALL` or `__WCLONE` meets it.
+    /// that it is there for. Only a wait(2) call with `__WALL` or `__WCLONE` meets it,
+    /// also as what is left of it if the program calls execve(2) before it drops the
+    /// iterator. Because it shares the memory, other programs see it as a holder of
+    /// the rings that this process has mapped. Where this process has given up the
+    /// right to end it (setuid(2)) and has forked, it ends with the last such child.
     ///
     /// As long (in children of fork(2) as well), a small program runs at each
     /// io_uring_register(2) of the machine and acts only on the call of the child:
