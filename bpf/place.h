@@ -76,29 +76,43 @@ static __always_inline void walk_mapped(struct task_struct *task)
 	bpf_iter_task_vma_destroy(&it);
 }
 
-/* The task of that number in the pid namespace of the reader. */
+/*
+ * For a descriptor, registered or not. Each kfunc that a program names is looked for
+ * among all functions of the kernel, most of a millisecond's work: so those for
+ * mappings are dump_task's alone, and each way to find a task is a program.
+ */
+static __always_inline void walk_of_task(struct task_struct *task)
+{
+	u64 plain;
+
+	if (!task)
+		return;
+	/* As a plain number, which a verifier takes for an argument. */
+	bpf_probe_read_kernel(&plain, sizeof(plain), &task);
+	walk_there_direct(plain, request.via, request.at);
+	bpf_task_release(task);
+}
+
+/* The task of that number in the pid namespace of the reader (6.14 on). */
 SEC("syscall")
 int dump_call(void *unused __attribute__((unused)))
 {
-	struct task_struct *task = NULL;
-	u64 plain;
-
 	bpf_rcu_read_lock();
-	if (bpf_ksym_exists(bpf_task_from_vpid))
-		task = bpf_task_from_vpid(request.tid);
-	else if (!reader_level())
-		task = bpf_task_from_pid(request.tid);
-	else
+	walk_of_task(bpf_task_from_vpid(request.tid));
+	bpf_rcu_read_unlock();
+	return 0;
+}
+
+/* The same in the initial one, whose numbers all kernels from 6.10 on know. */
+SEC("syscall")
+int dump_call_initial(void *unused __attribute__((unused)))
+{
+	if (reader_level()) {
 		reply.status = WALK_NO_LOOKUP;
-	if (task) {
-		/* As a plain number, which a verifier takes for an argument. */
-		bpf_probe_read_kernel(&plain, sizeof(plain), &task);
-		if (request.via == VIA_MAPPING)
-			walk_mapped(task);
-		else
-			walk_there_direct(plain, request.via, request.at);
-		bpf_task_release(task);
+		return 0;
 	}
+	bpf_rcu_read_lock();
+	walk_of_task(bpf_task_from_pid(request.tid));
 	bpf_rcu_read_unlock();
 	return 0;
 }

@@ -56,22 +56,24 @@ impl Programs {
         Ok(programs)
     }
 
-    /// Loads programs that a system call runs, `None` if the kernel refuses them.
+    /// Loads the first of these programs, which a system call runs, that the kernel
+    /// takes; `None` if it refuses all.
     pub(crate) fn load_call(
         prepare: impl Fn() -> io::Result<Object> + Sync,
-        names: &'static [&'static CStr],
+        forms: &[&'static [&'static CStr]],
     ) -> Result<Option<Self>, NotOpened> {
         if NO_CALL.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        match Self::load_form(&prepare, names) {
-            Ok(programs) => Ok(Some(programs)),
-            Err(error) if is_verdict(&error) => {
-                NO_CALL.store(true, Ordering::Relaxed);
-                Ok(None)
+        for names in forms {
+            match Self::load_form(&prepare, names) {
+                Ok(programs) => return Ok(Some(programs)),
+                Err(error) if is_verdict(&error) => {}
+                Err(error) => return Err(refusal(error)),
             }
-            Err(error) => Err(refusal(error)),
         }
+        NO_CALL.store(true, Ordering::Relaxed);
+        Ok(None)
     }
 
     /// Loads programs that have no other form.

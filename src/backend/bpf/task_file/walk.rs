@@ -15,6 +15,7 @@ use crate::backend::bpf::wire::{self, Mode, Status, WalkReply, WalkRequest};
 use crate::backend::select::NotOpened;
 use crate::choice::{Backend, Reason};
 use crate::error::{Contention, Error, Missed, Result};
+use crate::kernel;
 use crate::locator::{Kind, Locator, Place};
 use crate::pidfd;
 use crate::record::{BufFields, Consistency, Plain, Snapshot};
@@ -22,8 +23,9 @@ use crate::retry::Retry;
 use crate::ring::Via;
 use crate::sys::link::Tasks;
 
-/// Looks where one task has it, by one system call.
-const CALL: &[&CStr] = &[c"dump_call"];
+/// Look where one task has it, by one system call: from 6.14 on, and from 6.10 on in
+/// the initial pid namespace.
+const CALL: [&[&CStr]; 2] = [&[c"dump_call"], &[c"dump_call_initial"]];
 /// Look there, or anywhere in a process, by an iterator.
 const TASK: Forms = Forms {
     direct: &[c"dump_task"],
@@ -46,7 +48,7 @@ pub(crate) struct Walker<R: 'static> {
     /// When the table was read last.
     read_at: Option<Instant>,
     programs: Loaded<R>,
-    /// Loaded for what is no longer where it was.
+    /// Loaded for mappings, and for what is no longer where it was.
     search: Option<Loaded<R>>,
     /// The last answer is that of `search`.
     searched: bool,
@@ -241,11 +243,29 @@ impl<R: Plain> Walker<R> {
                 tid,
                 ..of_place(place, request)
             };
-            if let Some(reply) = self.programs.ask(asked, Tasks::Thread(tid))? {
+            let programs = match place.via {
+                // What a system call runs does not look at mappings.
+                Via::Mapping => self.by_task()?,
+                _ => &mut self.programs,
+            };
+            if let Some(reply) = programs.ask(asked, Tasks::Thread(tid))? {
+                self.searched = self.programs.by == By::Call && place.via == Via::Mapping;
                 return Ok(Some(reply));
             }
         }
         Ok(None)
+    }
+
+    /// Programs that an iterator runs.
+    fn by_task(&mut self) -> Result<&mut Loaded<R>> {
+        Ok(match (self.programs.by, &mut self.search) {
+            (By::Task, _) => &mut self.programs,
+            (By::Call, Some(search)) => search,
+            (By::Call, none) => {
+                let loaded = Loaded::by_task(self.table, self.programs.capacity);
+                none.insert(loaded.map_err(|e| e.of(Backend::TaskFile))?)
+            }
+        })
     }
 
     /// Looks through all threads of its processes: it may have moved to another
@@ -269,18 +289,10 @@ impl<R: Plain> Walker<R> {
                 anywhere: (self.locator.kind == Kind::Ring).into(),
                 ..of_place(place, request)
             };
-            let by_task = match (self.programs.by, &mut self.search) {
-                (By::Task, _) => &mut self.programs,
-                (By::Call, Some(search)) => search,
-                (By::Call, none) => {
-                    let loaded = Loaded::by_task(self.table, self.programs.capacity);
-                    none.insert(loaded.map_err(|e| e.of(Backend::TaskFile))?)
-                }
-            };
-            match by_task.ask(asked, Tasks::Process(place.pid))? {
+            match self.by_task()?.ask(asked, Tasks::Process(place.pid))? {
                 Some(reply) if reply.status() == Some(Status::Unseen) => unseen = Some(reply),
                 Some(reply) => {
-                    self.searched = true;
+                    self.searched = self.programs.by == By::Call;
                     self.met = place_of(place.pid, &reply);
                     return Ok(Some(reply));
                 }
@@ -321,7 +333,8 @@ impl<R: Plain> Loaded<R> {
     /// `None` if this kernel has no such programs, or finds no task by its number here:
     /// before 6.14 only in the initial pid namespace.
     fn by_call(table: &'static Table<R>, capacity: usize) -> Result<Option<Self>, NotOpened> {
-        let Some(programs) = Programs::load_call(|| maps::open(table, capacity), CALL)? else {
+        let forms = &CALL[usize::from(!kernel::at_least(6, 14))..];
+        let Some(programs) = Programs::load_call(|| maps::open(table, capacity), forms)? else {
             return Ok(None);
         };
         let mut loaded = Self::of(table, programs, capacity, By::Call)?;
