@@ -9,8 +9,8 @@
 //! registered ourselves. All it runs is [`observe`], on a separate stack.
 //!
 //! It ends when its [`Observer`] is dropped, or when the thread that started it
-//! or our process ends. Whatever this process may do to it or to its own rights
-//! meanwhile, it makes no other call: it could not.
+//! or our process ends. It cannot make another call, whatever this process does
+//! to it or to its own rights meanwhile.
 
 use std::ffi::{c_int, c_long, c_void};
 use std::io;
@@ -74,7 +74,7 @@ struct Child {
     generation: u64,
 }
 
-/// What is at the low end of the stack.
+/// The data at the low end of the stack.
 #[repr(C)]
 struct Task {
     parent: Pid,
@@ -182,7 +182,7 @@ enum Heard {
     Not(Outcome),
 }
 
-/// What the process asks next.
+/// The next request of the process.
 fn listen(listener: &Listener, deadline: Instant) -> io::Result<Heard> {
     loop {
         let mut fds = [PollFd::new(listener, PollFlags::IN)];

@@ -51,11 +51,11 @@ impl Listener {
         Self(listener)
     }
 
-    /// What the process asks. It does not wait once the descriptor was readable.
+    /// The request of the process. It does not wait once the descriptor was readable.
     ///
     /// # Errors
     ///
-    /// ENOENT if a signal has interrupted the process: it asks anew unless it has
+    /// ENOENT if a signal has interrupted the process: it asks again unless it has
     /// ended. EINTR.
     pub(super) fn receive(&self) -> Result<Asked, Errno> {
         // SAFETY: plain data, of which zeroes are values; the kernel wants them.
@@ -76,8 +76,8 @@ impl Listener {
     /// # Errors
     ///
     /// ENOENT, ESRCH, EINPROGRESS or EINTR if a signal has interrupted the process or
-    /// this thread: it has not got it, and asks anew unless it has ended. Its dup(2) may
-    /// have come back with 0 then, which is no descriptor that it was given
+    /// this thread: it has not got it, and asks again unless it has ended. Its dup(2) may
+    /// have come back with 0 then, which is not a descriptor that it was given
     /// (seccomp_notify_addfd() takes the descriptor back, but not the answer).
     pub(super) fn give(&self, id: u64, fd: BorrowedFd<'_>) -> Result<(), Errno> {
         let given = libc::seccomp_notif_addfd {
@@ -116,7 +116,7 @@ const ARCH: u32 = {
 };
 
 const LEN: usize = 14;
-/// What the process may do: ask; make the call that it is there for, close what it was
+/// The calls that the process may make: ask; make the call that it is there for, close what it was
 /// given, and end; and before that let its owner go on.
 static FILTER: [libc::sock_filter; LEN] = [
     load(offset_of!(libc::seccomp_data, arch)),

@@ -124,7 +124,7 @@ impl Owners {
     }
 }
 
-/// What the kernel tells paths by, if it does.
+/// The reader that the kernel tells paths by, if it does.
 #[derive(Default)]
 struct Paths(Option<UringFileIter>);
 

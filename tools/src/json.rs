@@ -45,7 +45,7 @@ impl Line {
                 *open = b',';
                 self.0.pop();
             }
-            _ => return Err(io::Error::other("a part of a line is no JSON object")),
+            _ => return Err(io::Error::other("a part of a line is not a JSON object")),
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use uring_bpf_iter::Error;
 
 use crate::exit::{self, Stop};
 
-/// What is written at once: as much as a pipe holds.
+/// The bytes that are written at once: as many as a pipe holds.
 const ROOM: usize = 1 << 16;
 
 /// The notes on stderr, and the worst exit code so far.

@@ -110,16 +110,16 @@ impl Source {
     }
 }
 
-/// What an item begins with.
+/// The begin of an item's line.
 const ITEM: &[u8] = b"tfd:";
 
-/// What the lines begin with that the text of every file has before its own
+/// The begins of the lines that stand first in the text of every file
 /// (seq_show(), fs/proc/fd.c).
 const EVERY_FILE: [&[u8]; 5] = [b"pos:", b"flags:", b"mnt_id:", b"ino:", b"lock:"];
 
 /// True for the text of an epoll set with items. Other files may have names in their
 /// text, with line breaks in them and so with lines like those of items, but not as the
-/// first of their own.
+/// first that only they have.
 fn begins_with_items(text: &[u8]) -> bool {
     let mut rest = text;
     while EVERY_FILE.iter().any(|name| rest.starts_with(name)) {

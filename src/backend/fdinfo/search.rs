@@ -37,7 +37,7 @@ pub(crate) fn open() -> Result<Box<dyn Search>, NotOpened> {
     Ok(Box::new(ProcSearch::default()))
 }
 
-/// What it has is memory, to be used again.
+/// Its fields are memory, to be used again.
 #[derive(Default)]
 struct ProcSearch {
     text: Vec<u8>,

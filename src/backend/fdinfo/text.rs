@@ -106,7 +106,7 @@ pub(super) fn parse(
     }))
 }
 
-/// What comes before the list of files: of lines of one name the first.
+/// The lines before the list of files: of lines of one name the first.
 #[derive(Default)]
 struct Header {
     inode: Option<u64>,
