@@ -68,7 +68,9 @@ static __always_inline bool load_record(const bool direct, const struct table *t
 static __always_inline bool shown(const bool direct, struct bpf_iter__io_uring_file *it,
 				  record_t *r)
 {
-	u64 file = (u64)it->file, i = it->index;
+	/* As a plain number, which a verifier takes for an argument. */
+	u64 file = (u64)LOAD(false, struct bpf_iter__io_uring_file, (u64)it, file);
+	u64 i = it->index;
 	struct table t;
 
 	load_file_table(direct, (u64)it->ctx, &t);
