@@ -7,9 +7,10 @@
  *
  * User space knows the task and the number there, so that nothing else is looked
  * at, however many descriptors the task has: dump_call is one system call
- * (BPF_PROG_RUN), for kernels from 6.10 on. Where that does not serve, an iterator
- * over that one task does the same: dump_task, and dump_task_compat for kernels
- * before 6.9. These two also look for what is no longer where it was.
+ * (BPF_PROG_RUN), for kernels from 6.10 on. Where that does not serve, and for
+ * mappings, an iterator over that one task does the same: dump_task, and
+ * dump_task_compat for kernels before 6.9. These two also look for what is no longer
+ * where it was.
  */
 #ifndef URING_PLACE_H
 #define URING_PLACE_H

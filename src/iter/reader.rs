@@ -24,8 +24,10 @@ pub type UringFileReader = UringReader<RegisteredFile>;
 ///
 /// It loads its programs for the first ring, which takes milliseconds, and keeps
 /// them: after that another ring costs as much as the same one again. It keeps
-/// nothing for each ring. With the TaskFile backend a snapshot is one system call
-/// (Linux 6.10); with Native the iterator stays attached until another ring is read.
+/// nothing for each ring. With the TaskFile backend a snapshot of a ring that has a
+/// descriptor is one system call (Linux 6.10; 6.14 below the initial pid namespace);
+/// a ring that is only mapped takes a second load of programs, once. With Native the
+/// iterator stays attached until another ring is read.
 ///
 /// Each ring is read by the best backend that can serve it; [`Snapshot::backend`]
 /// says which that was.
