@@ -45,16 +45,16 @@ static __always_inline u32 open_table(const bool direct, u64 ctx, struct table *
 	return is_settled(t) ? WALK_DONE : WALK_CHANGED;
 }
 
-/* Also what comes last in a buffer: it may lie on the next line of the cache. */
-static __always_inline u64 touch_buf(const struct table *t, u64 i)
+static __always_inline u64 target(u64 slot)
 {
-	u64 at = number_at(true, t->slots, i), seen;
+	return HAS_NODES ? ADDRESS(struct io_rsrc_node___v613, slot, buf) : slot;
+}
 
-	if (at && HAS_NODES)
-		at = ADDRESS(struct io_rsrc_node___v613, at, buf);
-	if (!at)
-		return 0;
-	seen = LOAD(true, struct io_mapped_ubuf, at, ubuf);
+/* Also what comes last in a buffer: it may lie on the next line of the cache. */
+static __always_inline u64 touch_buf(u64 at)
+{
+	u64 seen = LOAD(true, struct io_mapped_ubuf, at, ubuf);
+
 	if (bpf_core_field_exists(struct io_mapped_ubuf___later, dir))
 		seen ^= LOAD(true, struct io_mapped_ubuf___later, at, dir);
 	return seen;

@@ -37,17 +37,17 @@ static __always_inline void fill(const bool direct, u64 i, u64 file, u64 tag, re
 	load_file(direct, file, &r->file);
 }
 
-static __always_inline u64 touch_file(const struct table *t, u64 i)
+static __always_inline u64 target(u64 slot)
 {
-	u64 file, inode;
+	if (HAS_NODES)
+		slot = LOAD(true, struct io_rsrc_node___v613, slot, file_ptr);
+	return slot & FILE_MASK;
+}
 
-	file = number_at(true, t->slots, i);
-	if (file && HAS_NODES)
-		file = LOAD(true, struct io_rsrc_node___v613, file, file_ptr);
-	file &= FILE_MASK;
-	if (!file)
-		return 0;
-	inode = ADDRESS(struct file, file, f_inode);
+static __always_inline u64 touch_file(u64 file)
+{
+	u64 inode = ADDRESS(struct file, file, f_inode);
+
 	return LOAD(true, struct file, file, f_pos) ^ LOAD(true, struct inode, inode, i_ino);
 }
 

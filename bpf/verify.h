@@ -13,7 +13,8 @@
  *   rewind(direct, t)             slot 0, as it is now, is to come
  *   load_record(direct, t, i, r)  slot i, after the one before; false if it is gone
  *   at_end(t)                 no slot is to come
- *   touch(t, i)               if that helps: loads what slot i is read from
+ *   target(slot), touch(at)   if it helps to load in advance what records are made of:
+ *                             what is at the end of what a slot holds, and a look at it
  *   room_t, room()            where the records belong, NULL if there is no room at all
  *   record_at(room, i)        where that of slot i belongs, NULL if there is no room
  *
@@ -203,30 +204,77 @@ __noinline int pass_part(u64 from, bool again)
 /* So many slots are near when they are read again. */
 #define NEAR (1 << 12)
 
-u64 touched; /* never read: for clang, the loads are for something */
+/* So many loads a round: a round that is short is one of many under way. */
+#define ABREAST 4
+
+u64 seen_at[PART]; /* of each slot of a part: what is to be touched */
+u64 touched; /* never read: for clang, the last loads are for something */
+
+/* What the slots of a part are. */
+__noinline int slots_part(u64 from)
+{
+	const table_t t = current.table;
+	u64 n;
+
+	for (n = zero; from + n < t.nr && can_loop; n++) {
+		barrier_var(n);
+		if (n >= PART)
+			break;
+		seen_at[n] = number_at(true, t.slots, from + n);
+	}
+	return 0;
+}
+
+/* A loop over all of these, some at a time. */
+#define for_each_abreast(n, nr)                            \
+	for (n = zero; n < (nr) && can_loop; n += ABREAST) \
+		if (({                                     \
+			    barrier_var(n);                \
+			    n >= PART;                     \
+		    }))                                    \
+			break;                             \
+		else                                       \
+			for (u64 k = 0; k < ABREAST; k++)
+
+/* What these point to; up to 6.12 that is all. */
+__noinline int near_part(u64 nr)
+{
+	u64 n;
+
+	for_each_abreast(n, nr)
+	{
+		u64 *at = &seen_at[(n + k) & (PART - 1)];
+
+		*at = n + k < nr ? target(*at) : 0;
+	}
+	return 0;
+}
+
+__noinline int far_part(u64 nr)
+{
+	u64 n, sum = zero;
+
+	for_each_abreast(n, nr) sum ^= touch(seen_at[(n + k) & (PART - 1)]);
+	touched = sum;
+	return 0;
+}
 
 /*
  * Has the memory of a part come to the processor all at once: a loop that does no
  * more than load is many slots ahead of what it waits for, and one that makes
  * records is two or three.
  */
-__noinline int touch_part(u64 from)
+static __always_inline void touch_part(const struct walk *w, u64 from)
 {
-	const table_t t = current.table;
-	u64 i, sum = zero;
+	u64 nr = w->table.nr - from;
 
-	for (i = from; i < t.nr && can_loop; i++) {
-		barrier_var(i);
-		if (i >= MAX_SLOTS || i - from >= PART)
-			break;
-		sum ^= touch(&t, i);
-	}
-	touched = sum;
-	return 0;
+	slots_part(from);
+	near_part(nr);
+	far_part(nr);
 }
 #else
 #define NEAR MAX_SLOTS
-#define touch_part(from) ((void)(from))
+#define touch_part(w, from) ((void)(from))
 #endif
 
 /* Parts, one after the other. */
@@ -239,7 +287,7 @@ __noinline int pass_round(u64 from, bool again)
 		barrier_var(n);
 		at = from + n;
 		if ((request.cold && !again) || w->table.nr > NEAR)
-			touch_part(at);
+			touch_part(w, at);
 		pass_part(at, again);
 		if (w->next < at + PART)
 			break;
