@@ -230,7 +230,8 @@ struct ring_sighting {
 	__s32 sqpoll_cpu;
 	__u32 flags; /* enum ring_flags */
 	__u32 nr_filled; /* slots with a buffer */
-	char comm[16];
+	char comm[16]; /* of the process */
+	char thread_comm[16]; /* of a thread that is not its leader */
 };
 
 /* The ways of holding a ring that one walk over the tasks looks for. */
@@ -244,7 +245,8 @@ struct find_request {
 	__u64 run; /* differs from that of every earlier run */
 	__u8 page_shift;
 	__u8 part; /* enum find_part */
-	__u8 pad[6];
+	__u8 alone; /* one thread is looked at, also if it shares what it has */
+	__u8 pad[5];
 };
 
 struct find_reply {
@@ -265,7 +267,7 @@ _Static_assert(sizeof(struct walk_request) == 72, "wire format");
 _Static_assert(sizeof(struct walk_reply) == 80, "wire format");
 _Static_assert(sizeof(struct frame_request) == 16, "wire format");
 _Static_assert(sizeof(struct frame_reply) == 16, "wire format");
-_Static_assert(sizeof(struct ring_sighting) == 144, "wire format");
+_Static_assert(sizeof(struct ring_sighting) == 160, "wire format");
 _Static_assert(sizeof(struct find_request) == 16, "wire format");
 _Static_assert(sizeof(struct find_reply) == 8, "wire format");
 #endif

@@ -49,9 +49,24 @@ struct sum {
 	u64 pages;
 	u64 acct_pages;
 	u64 filled;
+	u64 digest; /* of all records, in their order */
 	u64 moved; /* 0: it held still */
 	u8 page_shift;
 };
+
+#define ODD 0x9e3779b97f4a7c15ULL /* as in include/linux/hash.h: 2^64 by the golden ratio */
+
+/* Two passes are of the same records if their digests are equal, but for one in 2^64. */
+static __always_inline u64 digest(u64 before, const struct registered_buf *r)
+{
+	const u64 *word = (const void *)r;
+
+	for (u32 i = 0; i < sizeof(*r) / sizeof(*word); i++) {
+		before = (before ^ word[i]) * ODD;
+		before ^= before >> 32;
+	}
+	return before;
+}
 
 static __always_inline void add_slot(const bool direct, struct sum *s, u64 i)
 {
@@ -60,6 +75,7 @@ static __always_inline void add_slot(const bool direct, struct sum *s, u64 i)
 	s->moved |= lock_owner(direct, s->ctx);
 	if (!load_slot(direct, &s->table, i, s->page_shift, &r))
 		return;
+	s->digest = digest(s->digest, &r);
 	s->filled++;
 	if (!(r.flags & BUF_KERNEL))
 		s->pages += touched_pages(&r);
@@ -114,6 +130,7 @@ static __always_inline void describe_buffers(const bool direct, u64 ctx, struct 
 {
 	/* zero: not a constant, which the verifier would count up with us */
 	struct sum a = { .ctx = ctx, .page_shift = request.page_shift, .filled = zero }, b = a;
+	u64 switches = context_switches();
 
 	if (direct) {
 		sum_direct(&a);
@@ -126,9 +143,8 @@ static __always_inline void describe_buffers(const bool direct, u64 ctx, struct 
 	r->nr_filled = b.filled;
 	r->pages = b.pages;
 	r->acct_pages = b.acct_pages;
-	if (!a.moved && !b.moved && a.filled == b.filled && a.pages == b.pages &&
-	    a.acct_pages == b.acct_pages && a.table.nr == b.table.nr &&
-	    a.table.slots == b.table.slots)
+	if (!a.moved && !b.moved && a.digest == b.digest && a.table.nr == b.table.nr &&
+	    a.table.slots == b.table.slots && context_switches() == switches)
 		r->flags |= RING_SUM_VERIFIED;
 	if (bpf_core_field_exists(struct io_mapped_ubuf___later, acct_pages))
 		r->flags |= RING_ACCT_KNOWN;
@@ -215,6 +231,8 @@ static __always_inline u32 note_holder(const bool direct, u64 task, u32 via, s32
 	r->files = (u64)FIELD(direct, t, files);
 	r->uid = LOAD(direct, struct cred, cred, euid.val);
 	bpf_core_read_str(r->comm, sizeof(r->comm), &leader->comm);
+	if (r->tid != r->pid)
+		bpf_core_read_str(r->thread_comm, sizeof(r->thread_comm), &t->comm);
 	return nr;
 }
 
@@ -377,8 +395,9 @@ static __always_inline bool sight_descriptors(u64 task)
 	u64 leader = ADDRESS(struct task_struct, task, group_leader);
 	u64 tid = LOAD(true, struct task_struct, task, pid);
 
-	if (leader != task && LOAD(true, struct task_struct, task, files) ==
-				      LOAD(true, struct task_struct, leader, files))
+	if (!request.alone && leader != task &&
+	    LOAD(true, struct task_struct, task, files) ==
+		    LOAD(true, struct task_struct, leader, files))
 		return true;
 	if (fds.run != request.run || fds.task != task || fds.tid != tid || fds.done)
 		fds = (struct fd_walk){ .run = request.run, .task = task, .tid = tid };
@@ -443,7 +462,7 @@ int find_rings(struct task_ctx *it)
 	/* As a plain number, which the verifier takes for an argument. */
 	bpf_probe_read_kernel(&plain, sizeof(plain), &it->task);
 	if (request.part == FIND_MAPPED) {
-		if (speaks_for_memory(plain))
+		if (request.alone || speaks_for_memory(plain))
 			sight_mapped(task, plain);
 		return 0;
 	}

@@ -38,6 +38,14 @@ static __always_inline u32 reader_level(void)
 	return BPF_CORE_READ(me, thread_pid, level);
 }
 
+/* How often the reader has left its CPU, willing or not. */
+static __always_inline u64 context_switches(void)
+{
+	struct task_struct *me = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(me, nvcsw) + BPF_CORE_READ(me, nivcsw);
+}
+
 #define NR_REGISTERED_RINGS 16 /* IO_RINGFD_REG_MAX, io_uring/tctx.h */
 
 /* A descriptor of a ring that a task has registered (IORING_REGISTER_RING_FDS). */

@@ -42,14 +42,6 @@ struct walk {
 	u32 status;
 };
 
-/* How often the reader has left its CPU, of its own will or not. */
-static __always_inline u64 context_switches(void)
-{
-	struct task_struct *me = (void *)bpf_get_current_task();
-
-	return BPF_CORE_READ(me, nvcsw) + BPF_CORE_READ(me, nivcsw);
-}
-
 static __always_inline void describe_owner(u64 owner)
 {
 	struct task_struct *task = (void *)owner;

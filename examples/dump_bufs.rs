@@ -83,7 +83,7 @@ fn text_of(
 ) -> uring_bpf_iter::Result<String> {
     let asked = options.pid.and_then(|pid| ring.holder(pid, options.fd));
     let holder = asked.unwrap_or(ring.owner());
-    let (inode, pid, fd) = (ring.inode, holder.pid, holder.fd());
+    let (inode, pid, tid, fd) = (ring.inode, holder.pid, holder.tid, holder.fd());
     let bufs = reader.snapshot(&ring)?; // derefs to &[RegisteredBuf]
     ring.pinned = Some(Pinned::of(&bufs, bufs.consistency()));
     ring.nr_bufs = u32::try_from(bufs.len()).ok();
@@ -95,7 +95,7 @@ fn text_of(
         let keys = json!({"type": "ring", "time_ms": time_ms, "backend": backend});
         let mut text = line(keys, &ring);
         for buf in bufs.filled() {
-            let keys = json!({"type": "buf", "pid": pid, "fd": fd, "ring": inode});
+            let keys = json!({"type": "buf", "pid": pid, "tid": tid, "fd": fd, "ring": inode});
             text += &line(keys, buf);
         }
         return Ok(text);

@@ -94,6 +94,33 @@ pub enum Error {
         pid: u32,
     },
 
+    /// The number that was given for a process is that of a thread (ESRCH).
+    #[error(
+        "{tid} is a thread of process {pid}: ask for process {pid}, \
+         or for the thread by itself (`RingFinder::find_thread`, `uringctl --tid {tid}`)"
+    )]
+    IsAThread {
+        /// The thread that was asked for, in the caller's pid namespace.
+        tid: u32,
+        /// Its process.
+        pid: u32,
+    },
+
+    /// The descriptor is a ring in more than one thread of the process, each with a
+    /// table of descriptors that it does not share, and it is not the same ring.
+    #[error(
+        "descriptor {fd} of process {pid} is more than one ring: {}; name one of the threads",
+        several(.rings)
+    )]
+    SeveralRings {
+        /// The process, in the caller's pid namespace.
+        pid: u32,
+        /// The descriptor.
+        fd: i32,
+        /// The threads, and the inode of the ring that each has there.
+        rings: Vec<(u32, u64)>,
+    },
+
     /// The caller may not do this (EPERM, EACCES).
     #[error("not permitted to {operation}: {needs}")]
     NotPermitted {
@@ -207,7 +234,7 @@ impl Error {
             Self::RingGone { .. } | Self::EpollGone { .. } => Some(libc::ENXIO),
             Self::NotARing { .. } | Self::NotAnEpoll { .. } => Some(libc::EOPNOTSUPP),
             Self::NoSuchDescriptor { .. } => Some(libc::EBADF),
-            Self::NoSuchProcess { .. } => Some(libc::ESRCH),
+            Self::NoSuchProcess { .. } | Self::IsAThread { .. } => Some(libc::ESRCH),
             Self::NotPermitted { source, .. }
             | Self::LinkRefused { source, .. }
             | Self::Os { source, .. } => source.raw_os_error(),
@@ -216,6 +243,7 @@ impl Error {
             | Self::WrongLink { .. }
             | Self::TableTooLarge { .. }
             | Self::NoSuchSlot { .. }
+            | Self::SeveralRings { .. }
             | Self::Malformed { .. } => None,
         }
     }
@@ -247,11 +275,13 @@ impl From<Error> for io::Error {
             Error::RingGone { .. }
             | Error::EpollGone { .. }
             | Error::NoSuchDescriptor { .. }
-            | Error::NoSuchProcess { .. } => io::ErrorKind::NotFound,
+            | Error::NoSuchProcess { .. }
+            | Error::IsAThread { .. } => io::ErrorKind::NotFound,
             Error::NotARing { .. }
             | Error::NotAnEpoll { .. }
             | Error::WrongLink { .. }
-            | Error::NoSuchSlot { .. } => io::ErrorKind::InvalidInput,
+            | Error::NoSuchSlot { .. }
+            | Error::SeveralRings { .. } => io::ErrorKind::InvalidInput,
             Error::NoBackend { .. } | Error::Unsupported { .. } | Error::TableTooLarge { .. } => {
                 io::ErrorKind::Unsupported
             }
@@ -262,6 +292,12 @@ impl From<Error> for io::Error {
         };
         io::Error::new(kind, error)
     }
+}
+
+/// `ring 7 (thread 12), ring 9 (thread 13)`.
+fn several(rings: &[(u32, u64)]) -> String {
+    let name = |(tid, inode): &(u32, u64)| format!("ring {inode} (thread {tid})");
+    rings.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
 /// Why one attempt gave no result.

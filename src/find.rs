@@ -2,7 +2,7 @@
 
 mod merge;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,9 @@ use crate::backend::{self, bpf, select, Search};
 use crate::choice::{Backend, Selection};
 use crate::error::{Error, Result};
 use crate::kernel;
-use crate::locator::RING;
-use crate::ring::{Ring, Seen, Survey};
+use crate::locator::{link_at, RING};
+use crate::ring::{Holder, Ring, Seen, Survey, Via};
+use crate::tasks::{process_of, Tasks};
 use merge::{Gathered, Way};
 
 /// The number of looks at what was busy, the pause before each, and the time after
@@ -42,9 +43,8 @@ const FEW: usize = 16;
 ///   for the `mmap_lock` of each process.
 ///
 /// With the fdinfo backend it sees the descriptors and mappings of processes
-/// that the caller may inspect, but no registered descriptors. It misses threads
-/// that have unshared their descriptors or outlived the leader of their process,
-/// does not know the setup flags, and waits for the `mmap_lock` of each process.
+/// that the caller may inspect, but no registered descriptors. It does not know the
+/// setup flags, and waits for the `mmap_lock` of each process.
 ///
 /// ```no_run
 /// # fn main() -> uring_bpf_iter::Result<()> {
@@ -110,7 +110,7 @@ impl RingFinder {
     ///
     /// [`Error::Os`] if the kernel refuses a call.
     pub fn find_all(&mut self) -> Result<Survey> {
-        self.find(None)
+        self.find(Tasks::All)
     }
 
     /// Finds the rings that process `pid` (in the caller's pid namespace) holds, with
@@ -118,16 +118,45 @@ impl RingFinder {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchProcess`] (ESRCH), and with the fdinfo backend
-    /// [`Error::NotPermitted`] (EACCES).
+    /// [`Error::NoSuchProcess`] and [`Error::IsAThread`] (ESRCH), and with the fdinfo
+    /// backend [`Error::NotPermitted`] (EACCES).
     pub fn find_in(&mut self, pid: u32) -> Result<Survey> {
-        crate::pidfd::open(pid)?;
-        let own = self.find(Some(pid))?;
+        crate::pidfd::open_process(pid)?;
+        let own = self.find(Tasks::Process(pid))?;
         if own.rings.is_empty() && sees_all_of_one_process() {
             return Ok(own);
         }
-        let mut all = self.find(None)?;
+        let mut all = self.find(Tasks::All)?;
         all.rings.retain(|ring| ring.holder(pid, None).is_some());
+        all.unseen = own.unseen;
+        Ok(all)
+    }
+
+    /// Finds the rings that thread `tid` (in the caller's pid namespace) holds, with all
+    /// other holders of these rings: by the table of descriptors that it uses, which it
+    /// may share with others, or by its registered descriptors. A ring that its process
+    /// has mapped is among them if no other thread of the process holds it so.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchProcess`] (ESRCH), and with the fdinfo backend
+    /// [`Error::NotPermitted`] (EACCES).
+    pub fn find_thread(&mut self, tid: u32) -> Result<Survey> {
+        let pid = process_of(tid)?;
+        let own = self.find(Tasks::Thread(tid))?;
+        if own.rings.is_empty() {
+            return Ok(own);
+        }
+        let is_mapped = |holder: &Holder| holder.via == Via::Mapping;
+        let by_mapping: HashMap<u64, bool> = (own.rings.iter())
+            .map(|ring| (ring.inode, ring.holders().iter().all(is_mapped)))
+            .collect();
+        let mut all = self.find(Tasks::All)?;
+        all.rings.retain(|ring| match by_mapping.get(&ring.inode) {
+            Some(true) => ring.holder(pid, None).is_none_or(is_mapped),
+            Some(false) => true,
+            None => false,
+        });
         all.unseen = own.unseen;
         Ok(all)
     }
@@ -137,39 +166,38 @@ impl RingFinder {
     /// # Errors
     ///
     /// As [`RingFinder::find_in`]; [`Error::NoSuchDescriptor`] (EBADF) and
-    /// [`Error::NotARing`] (EOPNOTSUPP).
+    /// [`Error::NotARing`] (EOPNOTSUPP); [`Error::SeveralRings`] if threads of the
+    /// process that do not share their descriptors have different rings there:
+    /// [`RingFinder::find_in`] finds all of these.
     pub fn find_fd(&mut self, pid: u32, fd: RawFd) -> Result<Ring> {
-        let rings = self.find_in(pid)?.rings;
-        if let Some(ring) = rings
-            .into_iter()
-            .find(|ring| ring.holder(pid, Some(fd)).is_some())
-        {
-            return Ok(ring);
-        }
-        let path = format!("/proc/{pid}/fd/{fd}");
-        match std::fs::read_link(&path) {
-            Ok(what) if what.as_os_str() == RING => Err(Error::malformed(
-                "the search for rings",
-                format!("it did not see descriptor {fd} of process {pid}, which is one"),
-            )),
-            Ok(what) => Err(Error::NotARing {
-                pid,
-                fd,
-                what: what.display().to_string(),
+        let mut rings = self.find_in(pid)?.rings;
+        rings.retain(|ring| ring.holder(pid, Some(fd)).is_some());
+        match rings.len() {
+            0 => Err(match link_at(pid, fd)? {
+                what if what == RING => Error::malformed(
+                    "the search for rings",
+                    format!("it did not see descriptor {fd} of process {pid}, which is one"),
+                ),
+                what => Error::NotARing { pid, fd, what },
             }),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                Err(Error::NoSuchDescriptor { pid, fd })
+            1 => Ok(rings.remove(0)),
+            _ => {
+                let of_thread = |ring: &Ring| {
+                    let holder = ring.holder(pid, Some(fd));
+                    (holder.map_or(pid, |holder| holder.tid), ring.inode)
+                };
+                let rings = rings.iter().map(of_thread).collect();
+                Err(Error::SeveralRings { pid, fd, rings })
             }
-            Err(e) => Err(Error::os(format!("readlink {path}"), e)),
         }
     }
 
     /// Looks again, a few times, at what was too busy for a sum or could not be
     /// searched.
-    fn find(&mut self, pid: Option<u32>) -> Result<Survey> {
+    fn find(&mut self, tasks: Tasks) -> Result<Survey> {
         let start = Instant::now();
         let mut seen = Gathered::default();
-        seen.add(self.look(pid)?);
+        seen.add(self.look(tasks)?);
         for _ in 1..LOOKS {
             let busy = seen.busy();
             if busy.is_empty() || start.elapsed() > ENOUGH || !self.search.gains_by_another_look() {
@@ -178,11 +206,14 @@ impl RingFinder {
             std::thread::sleep(PAUSE);
             let known: Vec<Way> = seen.ways(&busy).collect();
             // 0 is a task that is about to end.
-            let mut all = busy.len() > FEW || busy.contains(&0) || !sees_all_of_one_process();
+            let mut all = busy.len() > FEW
+                || busy.contains(&0)
+                || matches!(tasks, Tasks::Thread(_))
+                || !sees_all_of_one_process();
             if !all {
                 seen.forget(|pid| busy.contains(&pid));
                 for &one in &busy {
-                    seen.add(self.look(Some(one))?);
+                    seen.add(self.look(Tasks::Process(one))?);
                 }
                 // A process that let go of a ring may have handed it on; and a look at
                 // one process ends with a thread that ends while it is looked at.
@@ -191,17 +222,17 @@ impl RingFinder {
             }
             if all {
                 seen.forget(|_| true);
-                seen.add(self.look(pid)?);
+                seen.add(self.look(tasks)?);
             }
         }
         Ok(seen.survey())
     }
 
     /// Without our own observers, which do not count as holders: they have our memory.
-    fn look(&mut self, pid: Option<u32>) -> Result<Seen> {
+    fn look(&mut self, tasks: Tasks) -> Result<Seen> {
         // Before and after: one may come or go meanwhile.
         let mut ours = bpf::observers();
-        let mut seen = self.search.look(pid, self.mappings)?;
+        let mut seen = self.search.look(tasks, self.mappings)?;
         ours.extend(bpf::observers());
         seen.sightings.retain(|one| !ours.contains(&one.holder.pid));
         seen.unseen.retain(|one| !ours.contains(&one.pid));

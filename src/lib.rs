@@ -81,8 +81,8 @@ mod retry;
 mod ring;
 #[cfg(feature = "serde")]
 mod serialize;
-#[cfg(feature = "bpf")]
 mod sys;
+mod tasks;
 
 pub use backend::facts::LinkInfo;
 pub use backend::{Record, RingRecord};

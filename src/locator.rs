@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use crate::error::{Error, Result};
 use crate::pidfd;
 use crate::ring::{Ring, Via};
+use crate::tasks::descriptor_tables;
 
 /// One holder of a ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,10 +41,36 @@ impl Locator {
         Self::at(Kind::Ring, fd, own(), fd.as_raw_fd())
     }
 
-    /// A ring that is a descriptor of a process, looked at through a copy.
+    /// A ring that is a descriptor of a process, looked at through a copy: in the table
+    /// of its leader, or in that of a thread which has another one.
     pub(crate) fn of_process(pid: u32, fd: i32) -> Result<Self> {
-        let copy = pidfd::copy_of(pid, fd)?;
-        Self::at(Kind::Ring, copy.as_fd(), (pid, pid), fd)
+        let mut none = Error::NoSuchProcess { pid };
+        let mut found: Vec<Self> = Vec::new();
+        for tid in tables(pid) {
+            let copy = match tid == pid {
+                true => pidfd::copy_of(pid, fd),
+                false => pidfd::path_of_thread(pid, tid, fd),
+            };
+            match copy.and_then(|copy| Self::at(Kind::Ring, copy.as_fd(), (pid, tid), fd)) {
+                Ok(one) => found.push(one),
+                // An ended leader has no descriptors; others may.
+                Err(error) if matches!(none, Error::NoSuchProcess { .. }) => none = error,
+                Err(_) => {}
+            }
+        }
+        let Some(ring) = found.first() else {
+            return Err(none);
+        };
+        if found.iter().any(|one| one.inode != ring.inode) {
+            let rings = found.iter().map(|one| (one.places[0].tid, one.inode));
+            let rings = rings.collect();
+            return Err(Error::SeveralRings { pid, fd, rings });
+        }
+        Ok(Self {
+            inode: ring.inode,
+            kind: Kind::Ring,
+            places: found.into_iter().flat_map(|one| one.places).collect(),
+        })
     }
 
     /// The same for an epoll set.
@@ -169,6 +196,35 @@ impl fmt::Display for Name {
             Self::Epoll { pid, fd } => write!(f, "epoll set {fd} of process {pid}"),
             Self::EpollId(id) => write!(f, "epoll set with id {id}"),
         }
+    }
+}
+
+/// A thread for each table of descriptors of a process; the leader alone, where /proc
+/// does not say more.
+fn tables(pid: u32) -> Vec<u32> {
+    descriptor_tables(pid).unwrap_or_else(|_| vec![pid])
+}
+
+/// The file that a descriptor of a process is of, as /proc shows it, in any table of
+/// descriptors that the process has: a ring, if it is one in one of them.
+///
+/// # Errors
+///
+/// [`Error::NoSuchDescriptor`].
+pub(crate) fn link_at(pid: u32, fd: i32) -> Result<String> {
+    let mut seen = None;
+    for tid in tables(pid) {
+        let path = format!("/proc/{pid}/task/{tid}/fd/{fd}");
+        match std::fs::read_link(&path) {
+            Ok(what) if what.as_os_str() == RING => return Ok(RING.into()),
+            Ok(what) => drop(seen.get_or_insert(what)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::os(format!("readlink {path}"), e)),
+        }
+    }
+    match seen {
+        Some(what) => Ok(what.display().to_string()),
+        None => Err(Error::NoSuchDescriptor { pid, fd }),
     }
 }
 

@@ -106,8 +106,10 @@ pub struct Holder {
     /// The effective uid of the task, in the initial user namespace (of the
     /// caller's user namespace with the fdinfo backend).
     pub uid: u32,
-    /// The name of the process.
+    /// The name of the process: that of its leader.
     pub name: String,
+    /// The name of the thread, if it is not the leader.
+    pub thread_name: Option<String>,
 }
 
 impl Holder {
@@ -158,11 +160,10 @@ impl Queue {
 #[non_exhaustive]
 pub struct Pinned {
     /// How far these numbers belong together. From a search,
-    /// [`Consistency::Verified`] says less than in a snapshot: the lock was
+    /// [`Consistency::Verified`] says what it says of a snapshot: the lock was
     /// free before each record and at the end, table and size were the same
-    /// before and after, and two passes gave the same sums. The records of the
-    /// two passes are not compared, and the reader may have been taken off its
-    /// CPU meanwhile.
+    /// before and after, two passes met the same records (by a digest of 64 bits),
+    /// and the reader kept its CPU meanwhile.
     pub consistency: Consistency,
     /// The number of buffers: slots that are not empty.
     pub buffers: u32,
@@ -270,7 +271,7 @@ impl Ring {
         &self.holders[0]
     }
 
-    /// The holder with this descriptor of this process.
+    /// The first holder in this process, with this descriptor if one is given.
     pub fn holder(&self, pid: u32, fd: Option<RawFd>) -> Option<&Holder> {
         self.holders
             .iter()

@@ -92,6 +92,7 @@ as_map!(Holder, |holder, map| {
     map.serialize_entry("registered_index", &index)?;
     map.serialize_entry("uid", &holder.uid)?;
     map.serialize_entry("name", &holder.name)?;
+    map.serialize_entry("thread_name", &holder.thread_name)?;
 });
 
 /// Without the number, which has its own key in [`Holder`].

@@ -10,6 +10,7 @@ use crate::locator::Locator;
 use crate::record::Snapshot;
 use crate::retry::Retry;
 use crate::ring::Seen;
+use crate::tasks::Tasks;
 
 /// The way in which a table is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,8 +65,9 @@ pub(crate) type Opened<R> = Result<Box<dyn Reader<R>>, NotOpened>;
 
 /// Searches processes for rings.
 pub(crate) trait Search: Send + Sync {
-    /// Looks once at all processes, or at one; at their mappings, too, if asked.
-    fn look(&mut self, pid: Option<u32>, mappings: bool) -> Result<Seen>;
+    /// Looks once at these tasks; at their mappings, too, if asked. A thread has the
+    /// descriptors that it uses and the mappings of its process.
+    fn look(&mut self, tasks: Tasks, mappings: bool) -> Result<Seen>;
 
     /// False where another look at what was busy shows nothing more.
     fn gains_by_another_look(&self) -> bool;

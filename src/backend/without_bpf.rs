@@ -52,7 +52,7 @@ impl Lister {
 
     pub(crate) fn list(
         &mut self,
-        _pid: u32,
+        _tid: u32,
     ) -> Result<impl Iterator<Item = Descriptor>, NotOpened> {
         refused::<std::iter::Empty<_>>()
     }

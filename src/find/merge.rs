@@ -144,6 +144,7 @@ mod tests {
             via,
             uid: 0,
             name: String::new(),
+            thread_name: None,
         }
     }
 

@@ -13,6 +13,7 @@ use crate::backend::select::NotOpened;
 use crate::choice::Backend;
 use crate::error::{Error, Result};
 use crate::record::FileIdentity;
+use crate::tasks::descriptor_tables;
 
 /// Reads which files a process has open, of one process after another.
 ///
@@ -22,7 +23,7 @@ use crate::record::FileIdentity;
 /// # fn main() -> uring_bpf_iter::Result<()> {
 /// let mut reader = DescriptorReader::new()?;
 /// for ring in &RingFinder::new()?.find_all()? {
-///     let descriptors = reader.read(ring.owner().pid)?;
+///     let descriptors = reader.read_thread(ring.owner().tid)?;
 ///     for slot in UringFileIter::attach_ring(ring)?.snapshot()?.iter() {
 ///         let Some(file) = slot.file() else { continue };
 ///         println!("{}: also {:?}", slot.index(), descriptors.of(file));
@@ -47,8 +48,30 @@ impl DescriptorReader {
         Lister::open().map(Self).map_err(refused)
     }
 
-    /// The open descriptors of a process, in the caller's pid namespace. A process
-    /// that has ended has none, which is not an error.
+    /// The open descriptors of a process, in the caller's pid namespace: those of its
+    /// leader, or, if that has ended, of the first thread that has not. (A thread may
+    /// have others: [`DescriptorReader::read_thread`].) A process that has ended has
+    /// none, which is not an error.
+    ///
+    /// # Errors
+    ///
+    /// As [`DescriptorReader::read_thread`].
+    pub fn read(&mut self, pid: u32) -> Result<Descriptors> {
+        let mut descriptors = self.read_thread(pid)?;
+        if descriptors.by_file.is_empty() {
+            for tid in descriptor_tables(pid).unwrap_or_default() {
+                descriptors = self.read_thread(tid)?;
+                if !descriptors.by_file.is_empty() {
+                    break;
+                }
+            }
+        }
+        Ok(descriptors)
+    }
+
+    /// The open descriptors of a thread, in the caller's pid namespace: those of its
+    /// process, if it shares them. A thread that has ended has none, which is not an
+    /// error.
     ///
     /// They are read at another moment than a snapshot. If a file is closed
     /// between the two and another one takes its place in kernel memory, only
@@ -57,12 +80,12 @@ impl DescriptorReader {
     /// # Errors
     ///
     /// [`Error::NoBackend`] and [`Error::Os`] if there is no room for so many.
-    pub fn read(&mut self, pid: u32) -> Result<Descriptors> {
+    pub fn read_thread(&mut self, tid: u32) -> Result<Descriptors> {
         let mut by_file: HashMap<_, Vec<RawFd>> = HashMap::new();
-        for one in self.0.list(pid).map_err(refused)? {
+        for one in self.0.list(tid).map_err(refused)? {
             by_file.entry(one.file).or_default().push(one.fd);
         }
-        Ok(Descriptors { pid, by_file })
+        Ok(Descriptors { tid, by_file })
     }
 }
 
@@ -76,27 +99,28 @@ impl fmt::Debug for DescriptorReader {
     }
 }
 
-/// The descriptors of one process at one moment, by the file that they are of.
+/// The descriptors of one thread at one moment, by the file that they are of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Descriptors {
-    pid: u32,
+    tid: u32,
     by_file: HashMap<(u64, u64), Vec<RawFd>>,
 }
 
 impl Descriptors {
-    /// The process, in the caller's pid namespace.
-    pub fn pid(&self) -> u32 {
-        self.pid
+    /// The thread whose descriptors they are, in the caller's pid namespace: of a
+    /// process mostly the leader, whose number is that of the process.
+    pub fn tid(&self) -> u32 {
+        self.tid
     }
 
-    /// The numbers under which the process has this file open, lowest first;
+    /// The numbers under which it has this file open, lowest first;
     /// none for a direct descriptor.
     pub fn of(&self, file: &FileIdentity) -> &[RawFd] {
         self.by_file.get(&file.key()).map_or(&[], Vec::as_slice)
     }
 
-    /// The path of a file that the process has open, by the link `/proc/PID/fd/N`;
-    /// `None` if the process does not have it open.
+    /// The path of a file that it has open, by the link `/proc/TID/fd/N`; `None` if it
+    /// does not have it open.
     ///
     /// # Errors
     ///
@@ -105,8 +129,8 @@ impl Descriptors {
     pub fn path(&self, file: &FileIdentity) -> Option<io::Result<PathBuf>> {
         let fd = self.of(file).first()?;
         let (link, info) = (
-            format!("/proc/{}/fd/{fd}", self.pid),
-            format!("/proc/{}/fdinfo/{fd}", self.pid),
+            format!("/proc/{}/fd/{fd}", self.tid),
+            format!("/proc/{}/fdinfo/{fd}", self.tid),
         );
         Some(fs::read_link(link).and_then(|path| {
             // The number of the inode itself; stat(2) may tell another.

@@ -8,6 +8,7 @@ use std::ptr;
 use libbpf_sys as libbpf;
 
 use super::ret::{check, check_fd};
+use crate::tasks::Tasks;
 
 /// `union bpf_iter_link_info`, include/uapi/linux/bpf.h, with the `task`
 /// member (6.1): 0 for both means every task.
@@ -18,14 +19,6 @@ struct TaskLinkInfo {
     pid: u32,
     pid_fd: u32,
     unused: u32,
-}
-
-/// The tasks that an iterator shows.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tasks {
-    All,
-    Process(u32),
-    Thread(u32),
 }
 
 /// Attaches an iterator program to tasks.

@@ -34,6 +34,11 @@ fn assert_same_as_tool(args: &str) -> Vec<Value> {
     for ring in own.iter_mut().chain(&mut tool) {
         if ring["type"] == "ring" {
             assert!(ring["time_ms"].take().is_u64(), "{ring}");
+            // The tool asks /proc for more.
+            for holder in ring["holders"].as_array_mut().expect("holders") {
+                let keys = holder.as_object_mut().expect("an object");
+                keys.retain(|key, _| key != "ns_pid" && key != "cgroup");
+            }
         }
     }
     for (own, tool) in own.iter().zip(&tool) {

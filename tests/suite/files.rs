@@ -203,7 +203,7 @@ fn direct_descriptors_have_no_number() -> Outcome {
     for way in ways() {
         let mut iter = open(way, &ring);
         let descriptors = iter.descriptors()?;
-        assert_eq!(descriptors.pid(), std::process::id());
+        assert_eq!(descriptors.tid(), std::process::id());
         let seen = snapshot(way, &mut iter)?;
         let [_, _, direct, other] = seen.records() else {
             panic!("{seen:?}");
@@ -261,7 +261,7 @@ fn descriptors_of_one_process_after_another() -> Outcome {
     let ended = other.0.id();
     assert_eq!(reader.read(own)?.of(file), fds);
     let none = reader.read(ended)?;
-    assert_eq!((none.pid(), none.of(file)), (ended, &[][..]));
+    assert_eq!((none.tid(), none.of(file)), (ended, &[][..]));
     drop(other);
     assert_eq!(reader.read(ended)?.of(file), [] as [i32; 0]);
     assert_eq!(reader.read(own)?.of(file), fds);
@@ -439,7 +439,7 @@ fn of_another_process() -> Outcome {
             .backend(way.backend())
             .attach_pid(load.pid(), fd)?;
         let descriptors = iter.descriptors()?;
-        assert_eq!(descriptors.pid(), load.pid());
+        assert_eq!(descriptors.tid(), load.pid());
         let seen = snapshot(way, &mut iter)?;
         assert_eq!(seen.len(), 17, "{way:?}");
         for slot in seen.iter() {

@@ -42,6 +42,8 @@ pub(crate) fn run(mode: &str) -> ExitCode {
         "segments-without-rights" => super::pages::inside_without_rights(),
         "huge-pages" => super::memory::inside_huge_pages(),
         "soak" => super::soak::inside(),
+        "tables-of-threads" => super::threads::inside_tables(),
+        "ended-leader" => super::threads::inside_ended_leader(),
         "unprivileged" => super::unprivileged::inside(),
         "verified" => super::verifier::inside(),
         "warm" => super::warm::inside(),

@@ -73,6 +73,7 @@ mod setups;
 mod soak;
 mod stress;
 mod tables;
+mod threads;
 mod tool;
 mod tool_epoll;
 mod tool_exit;
@@ -121,6 +122,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         fakes::trials(),
         files::trials(),
         tables::trials(),
+        threads::trials(),
         setups::trials(),
         attach::trials(),
         reader::trials(),

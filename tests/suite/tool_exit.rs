@@ -116,7 +116,8 @@ fn without_privilege() -> Outcome {
         assert_ended(&ran, 3, &["not permitted"]);
         // All of the machine: nothing of it may be looked at.
         let ran = nobody("--format json");
-        assert_eq!(ran.status.code(), Some(0), "{ran:?}");
+        assert_eq!(ran.status.code(), Some(3), "{ran:?}");
+        assert!(!ran.stderr.contains("no io_uring instance\n"), "{ran:?}");
         assert!(ran.stderr.contains("using fdinfo"), "{ran:?}");
         assert!(ran.stderr.contains("could not be inspected"), "{ran:?}");
         assert!(

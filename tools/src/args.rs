@@ -24,10 +24,13 @@ pub(crate) struct Common {
 #[derive(Args)]
 pub(crate) struct Rings {
     /// Only rings that this process holds
-    #[arg(long)]
+    #[arg(long, group = "whose")]
     pub(crate) pid: Option<u32>,
-    /// Only the ring behind this descriptor of the process
-    #[arg(long, requires = "pid")]
+    /// Only rings that this thread holds
+    #[arg(long, group = "whose")]
+    pub(crate) tid: Option<u32>,
+    /// Only the ring behind this descriptor of the process or thread
+    #[arg(long, requires = "whose")]
     pub(crate) fd: Option<i32>,
     #[command(flatten)]
     pub(crate) common: Common,

@@ -11,6 +11,7 @@ use crate::args::{Format, Rings};
 use crate::exit::Stop;
 use crate::json::{time_ms, Line};
 use crate::pages::Pages;
+use crate::process::Containers;
 use crate::rings;
 use crate::table::Table;
 use crate::text::{self, count, how_read, human, or_unknown};
@@ -30,7 +31,10 @@ pub(crate) fn main(options: &Options) -> ExitCode {
     let mut pages = options.pages.then(Pages::default);
     let mut reader = args.reader();
     rings::main("bufs", args, |run, rings, out| {
+        let several = rings.len() > 1 && !args.all_slots;
+        let mut containers = Containers::default();
         let mut totals = Totals::default();
+        let mut bare = 0;
         for mut ring in rings {
             let Some(bufs) = run.noted(args.read(&mut reader, &ring)) else {
                 continue;
@@ -44,13 +48,21 @@ pub(crate) fn main(options: &Options) -> ExitCode {
                 None => Ok(()),
             };
             match args.common.format {
-                Format::Json => print_json(args, &ring, &bufs, &mut below, out)?,
+                Format::Json => {
+                    let read = json!({"time_ms": time_ms(), "backend": bufs.backend().to_string()});
+                    rings::line(&mut containers, &ring, read)?.print(out)?;
+                    print_json(args, &ring, &bufs, &mut below, out)?;
+                }
                 Format::Table => {
-                    print_table(args, &ring, &bufs, &mut below, out)?;
+                    match several && bufs.is_empty() {
+                        true => bare += 1,
+                        false => print_table(args, &ring, &bufs, &mut below, out)?,
+                    }
                     totals.add(&ring);
                 }
             }
         }
+        text::print_bare(bare, "buffers", out)?;
         Ok(totals.print(out)?)
     })
 }
@@ -71,9 +83,6 @@ fn print_json(
     below: &mut Below<'_>,
     out: &mut dyn Write,
 ) -> Result<(), Stop> {
-    let read = json!({"time_ms": time_ms(), "backend": bufs.backend().to_string()});
-    let head = Line::new("ring").with(read)?;
-    head.with(ring)?.print(out)?;
     let mut line = Line::new("buf").with(args.key(ring))?;
     for buf in shown(args, bufs) {
         line.print_with(buf, out)?;

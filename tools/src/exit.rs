@@ -2,7 +2,7 @@
 
 use std::io;
 
-use uring_bpf_iter::Error;
+use uring_bpf_iter::{Error, UnseenReason};
 
 /// Exit codes other than 0, and 2 for wrong usage.
 pub(crate) const FAILED: u8 = 1;
@@ -14,7 +14,8 @@ pub(crate) const CODES: &str = "\
 Exit codes: 0 done, also when there was nothing to show; 1 failed (there is no
 such process or descriptor, the descriptor is something else, or the ring or
 set is gone); 2 wrong usage; 3 not permitted, or the backend or the option does not
-work here; 4 too busy for a consistent read (try again, or use --raw).";
+work here; 4 too busy for a consistent read (try again, or use --raw). 3 and 4 also
+when only some processes could not be inspected: then what is shown is not all.";
 
 /// The reason why a run ends early.
 pub(crate) enum Stop {
@@ -31,6 +32,14 @@ impl From<Error> for Stop {
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
+    }
+}
+
+/// The exit code for a process that could not be looked at.
+pub(crate) fn code_of_unseen(why: UnseenReason) -> u8 {
+    match why {
+        UnseenReason::NotPermitted => NOT_PERMITTED,
+        _ => BUSY,
     }
 }
 

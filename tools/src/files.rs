@@ -1,13 +1,13 @@
 //! `uringctl files`: the registered files of each ring, and which of them its
 //! process also has a descriptor for.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
-use serde_json::{json, Value};
+use serde_json::json;
 use uring_bpf_iter::{
     Backend, Consistency, DescriptorReader, Descriptors, Error, FileIdentity, RegisteredFile, Ring,
     UringFileIter, UringFileReader,
@@ -16,6 +16,7 @@ use uring_bpf_iter::{
 use crate::args::{Format, Rings};
 use crate::exit::Stop;
 use crate::json::{time_ms, Line};
+use crate::process::Containers;
 use crate::rings;
 use crate::table::Table;
 use crate::text::{self, count, device, how_read, or_unknown, printable};
@@ -33,15 +34,20 @@ pub(crate) fn main(options: &Options) -> ExitCode {
     let args = &options.rings;
     let mut looker = Looker::new(args);
     rings::main("files", args, |run, rings, out| {
+        let several = rings.len() > 1 && !args.all_slots;
+        let mut containers = Containers::default();
+        let mut bare = 0;
         for ring in &rings {
             let Some(seen) = run.noted(looker.look(options, ring)) else {
                 continue;
             };
             match args.common.format {
-                Format::Json => print_json(args, &seen, out)?,
+                Format::Json => print_json(args, &mut containers, &seen, out)?,
+                Format::Table if several && seen.files.is_empty() => bare += 1,
                 Format::Table => print_table(options, &seen, out)?,
             }
         }
+        text::print_bare(bare, "files", out)?;
         Ok(())
     })
 }
@@ -88,7 +94,7 @@ impl Looker {
         let files = snapshot.to_vec();
         let descriptors = match files.iter().all(RegisteredFile::is_empty_slot) {
             true => None,
-            false => Some(self.owners.descriptors(ring.owner().pid)?),
+            false => Some(self.owners.descriptors(args.holder(ring).tid)?),
         };
         let paths = match &descriptors {
             Some(descriptors) if options.paths => {
@@ -115,12 +121,12 @@ impl Looker {
 struct Owners(Option<DescriptorReader>);
 
 impl Owners {
-    fn descriptors(&mut self, pid: u32) -> Result<Descriptors, Error> {
+    fn descriptors(&mut self, tid: u32) -> Result<Descriptors, Error> {
         let reader = match self.0.take() {
             Some(reader) => reader,
             None => DescriptorReader::new()?,
         };
-        self.0.insert(reader).read(pid)
+        self.0.insert(reader).read_thread(tid)
     }
 }
 
@@ -169,28 +175,25 @@ fn shown<'a>(
         .map(|(slot, path)| (slot, path.as_ref().map(|path| path.display().to_string())))
 }
 
-fn print_json(args: &Rings, seen: &Seen<'_>, out: &mut dyn Write) -> Result<(), Stop> {
+fn print_json(
+    args: &Rings,
+    containers: &mut Containers,
+    seen: &Seen<'_>,
+    out: &mut dyn Write,
+) -> Result<(), Stop> {
     let read = json!({
         "time_ms": time_ms(),
         "backend": seen.backend.to_string(),
         "consistency": seen.consistency.to_string(),
         "nr_files": seen.files.len(),
     });
-    let mut ring = serde_json::to_value(seen.ring).map_err(io::Error::from)?;
-    // The ring's own come from the search.
-    if let Value::Object(keys) = &mut ring {
-        for replaced in ["consistency", "nr_files"] {
-            keys.shift_remove(replaced);
-        }
-    }
-    let head = Line::new("ring").with(read)?;
-    head.with(ring)?.print(out)?;
+    rings::line(containers, seen.ring, read)?.print(out)?;
     let mut line = Line::new("file").with(args.key(seen.ring))?;
     for (slot, path) in shown(args, seen) {
         let file = File {
             slot,
             path,
-            owner_pid: seen.ring.owner().pid,
+            owner_pid: args.holder(seen.ring).pid,
             owner_fds: slot.file().map(|file| seen.owner_fds(file)),
         };
         line.print_with(file, out)?;
@@ -215,11 +218,11 @@ fn print_table(options: &Options, seen: &Seen<'_>, out: &mut dyn Write) -> Resul
     let direct = |file: &&FileIdentity| seen.owner_fds(file).is_empty();
     writeln!(
         out,
-        "  {} in {}, {} without a descriptor in process {} ({})",
+        "  {} in {}, {} without a descriptor in {} ({})",
         count(filled.clone().count(), "file"),
         count(seen.files.len(), "slot"),
         filled.filter(direct).count(),
-        seen.ring.owner().pid,
+        text::task(args.holder(seen.ring)),
         how_read(seen.consistency, "uring_lock"),
     )?;
     if shown(args, seen).next().is_some() {

@@ -9,10 +9,16 @@ use uring_bpf_iter::{Consistency, Pinned, Queue, RegisteredBuf, Ring, Via};
 
 use crate::args::{Format, Rings};
 use crate::exit::Stop;
-use crate::json::{time_ms, Line};
+use crate::json::time_ms;
+use crate::process::{Container, Containers};
 use crate::rings;
 use crate::table::Table;
-use crate::text::{flags, human, or_unknown, printable};
+use crate::text::{self, flags, human, or_unknown, printable};
+
+/// The columns that are left out where all processes are in our pid namespace, and in the
+/// root cgroup.
+const NSPID: usize = 17;
+const CGROUP: usize = 18;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -39,9 +45,10 @@ pub(crate) fn main(options: &Options) -> ExitCode {
 }
 
 fn print_json(rings: &[Ring], out: &mut dyn Write) -> Result<(), Stop> {
+    let mut containers = Containers::default();
     for ring in rings {
-        let line = Line::new("ring").with(json!({"time_ms": time_ms()}))?;
-        line.with(ring)?.print(out)?;
+        let read = json!({"time_ms": time_ms()});
+        rings::line(&mut containers, ring, read)?.print(out)?;
     }
     Ok(())
 }
@@ -51,17 +58,30 @@ fn print_table(args: &Rings, rings: &[Ring], out: &mut dyn Write) -> Result<(), 
         return Ok(());
     }
     let header = [
-        "RING", "PID", "NAME", "FD", "HOLDERS", "UID", "SQ", "SQ HEAD", "SQ TAIL", "CQ", "CQ HEAD",
-        "CQ TAIL", "BUFS", "PINNED", "FILES", "FLAGS",
+        "RING", "PID", "TID", "NAME", "FD", "HOLDERS", "UID", "SQ", "SQ HEAD", "SQ TAIL", "CQ",
+        "CQ HEAD", "CQ TAIL", "BUFS", "PINNED", "FILES", "SQPOLL", "NSPID", "CGROUP", "FLAGS",
     ];
-    let mut table = Table::new(header, &[0, 1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
+    let numbers = [0, 1, 2, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17];
+    let mut table = Table::new(header, &numbers);
+    let mut containers = Containers::default();
+    let (mut namespaces, mut cgroups) = (false, false);
     for ring in rings {
-        table.add(row(args, ring));
+        let pid = args.holder(ring).pid;
+        let container = containers.of(pid);
+        namespaces |= container.ns_pid.is_some_and(|number| number != pid);
+        cgroups |= container.cgroup.as_ref().is_some_and(|path| path != "/");
+        table.add(row(args, ring, container));
+    }
+    if !namespaces {
+        table.hide(NSPID);
+    }
+    if !cgroups {
+        table.hide(CGROUP);
     }
     Ok(table.print(out)?)
 }
 
-fn row(args: &Rings, ring: &Ring) -> [String; 16] {
+fn row(args: &Rings, ring: &Ring, container: &Container) -> [String; 20] {
     let holder = args.holder(ring);
     let queue = |queue: Option<Queue>| {
         [
@@ -83,7 +103,8 @@ fn row(args: &Rings, ring: &Ring) -> [String; 16] {
     [
         ring.inode.to_string(),
         holder.pid.to_string(),
-        printable(&holder.name),
+        holder.tid.to_string(),
+        text::name(holder),
         held,
         ring.holders().len().to_string(),
         holder.uid.to_string(),
@@ -96,6 +117,10 @@ fn row(args: &Rings, ring: &Ring) -> [String; 16] {
         bufs,
         or_unknown(ring.pinned.map(pinned)),
         or_unknown(ring.nr_files),
+        ring.sqpoll
+            .map_or_else(String::new, |sqpoll| or_unknown(sqpoll.tid)),
+        or_unknown(container.ns_pid),
+        or_unknown(container.cgroup.as_deref().map(printable)),
         flags(ring.flags),
     ]
 }

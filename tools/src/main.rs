@@ -10,6 +10,7 @@ mod files;
 mod json;
 mod list;
 mod pages;
+mod process;
 mod rings;
 mod run;
 mod table;

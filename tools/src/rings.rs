@@ -1,16 +1,20 @@
 //! Finds the rings that were asked for, and reads their tables.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::Value;
 use uring_bpf_iter::{
     Backend, Error, Holder, Ring, RingFinder, RingRecord, Snapshot, Survey, UringReader,
 };
 
 use crate::args::Rings;
 use crate::exit::Stop;
+use crate::json::Line;
+use crate::process::Containers;
 use crate::run::Run;
 
 /// How long to wait for uring_lock with --locked.
@@ -48,35 +52,54 @@ pub(crate) fn main(
 }
 
 /// Says which processes the search could not see, and that it found nothing.
-fn note_survey(run: &Run, args: &Rings, survey: &Survey) {
-    match &survey.unseen[..] {
-        [] => {}
-        [one] => run.note(format_args!("process {}: {}", one.pid, one.why)),
-        [first, ..] => run.note(format_args!(
-            "{} processes could not be inspected in full, for example {}: {}",
-            survey.unseen.len(),
-            first.pid,
-            first.why
-        )),
-    }
+fn note_survey(run: &mut Run, args: &Rings, survey: &Survey) {
+    run.note_unseen(&survey.unseen);
     if survey.rings.is_empty() {
-        match args.pid {
-            Some(pid) => run.note(format_args!("process {pid} has no io_uring instance")),
-            None => run.note("no io_uring instance found"),
+        let whose = match (args.pid, args.tid) {
+            (Some(pid), _) => format!("process {pid} has"),
+            (None, Some(tid)) => format!("thread {tid} has"),
+            (None, None) => "there is".into(),
+        };
+        match survey.unseen.is_empty() {
+            true => run.note(format_args!("{whose} no io_uring instance")),
+            false => run.note(format_args!(
+                "{whose} no io_uring instance in what could be inspected"
+            )),
         }
     }
 }
 
 impl Rings {
     fn find(&self, finder: &mut RingFinder) -> Result<Survey, Error> {
-        match (self.pid, self.fd) {
-            (Some(pid), Some(fd)) => {
-                let mut survey = Survey::default();
-                survey.rings.push(finder.find_fd(pid, fd)?);
-                Ok(survey)
+        let mut survey = match (self.pid, self.tid) {
+            (Some(pid), _) => finder.find_in(pid),
+            (None, Some(tid)) => finder.find_thread(tid),
+            (None, None) => finder.find_all(),
+        }?;
+        if let Some(fd) = self.fd {
+            survey.rings.retain(|ring| self.is_at(ring, fd));
+            if let (true, Some(of)) = (survey.rings.is_empty(), self.pid.or(self.tid)) {
+                // Says what is there instead.
+                survey.rings.push(finder.find_fd(of, fd)?);
             }
-            (Some(pid), None) => finder.find_in(pid),
-            (None, _) => finder.find_all(),
+        }
+        Ok(survey)
+    }
+
+    /// Whether a ring that was found is behind this descriptor of whom was asked for.
+    fn is_at(&self, ring: &Ring, fd: i32) -> bool {
+        ring.holders()
+            .iter()
+            .any(|holder| holder.fd() == Some(fd) && self.is_asked(holder))
+    }
+
+    /// Whether a holder is the process or the thread that was asked for, or, for a
+    /// thread that shares its descriptors, one of its process.
+    fn is_asked(&self, holder: &Holder) -> bool {
+        match (self.pid, self.tid) {
+            (Some(pid), _) => holder.pid == pid,
+            (None, Some(tid)) => holder.tid == tid || has_thread(holder.pid, tid),
+            (None, None) => true,
         }
     }
 
@@ -104,8 +127,15 @@ impl Rings {
     /// The holder that a ring is shown by: the one that was asked for, else
     /// the first.
     pub(crate) fn holder<'a>(&self, ring: &'a Ring) -> &'a Holder {
-        self.pid
-            .and_then(|pid| ring.holder(pid, self.fd))
+        let asked = |holder: &&Holder| {
+            self.is_asked(holder) && (self.fd.is_none() || holder.fd() == self.fd)
+        };
+        let itself = |holder: &&Holder| asked(holder) && Some(holder.tid) == self.tid;
+        let mut holders = ring.holders().iter();
+        holders
+            .clone()
+            .find(itself)
+            .or_else(|| holders.find(asked))
             .unwrap_or(ring.owner())
     }
 
@@ -114,16 +144,51 @@ impl Rings {
         let holder = self.holder(ring);
         RingKey {
             pid: holder.pid,
+            tid: holder.tid,
             fd: holder.fd(),
             ring: ring.inode,
         }
     }
 }
 
+/// The line of a ring, with what was read of it: keys of that stand for those of the
+/// search. Each holder has its container with it.
+pub(crate) fn line(containers: &mut Containers, ring: &Ring, read: Value) -> Result<Line, Stop> {
+    let mut ring = serde_json::to_value(ring).map_err(io::Error::from)?;
+    if let Some(Value::Array(holders)) = ring.get_mut("holders") {
+        for holder in holders {
+            add_container(containers, holder)?;
+        }
+    }
+    if let (Value::Object(keys), Value::Object(read)) = (&mut ring, &read) {
+        for replaced in read.keys() {
+            keys.shift_remove(replaced);
+        }
+    }
+    Ok(Line::new("ring").with(read)?.with(ring)?)
+}
+
+fn add_container(containers: &mut Containers, holder: &mut Value) -> Result<(), Stop> {
+    let pid = holder.get("pid").and_then(Value::as_u64);
+    if let (Some(pid), Value::Object(keys)) = (pid.and_then(|pid| pid.try_into().ok()), holder) {
+        let container = serde_json::to_value(containers.of(pid)).map_err(io::Error::from)?;
+        if let Value::Object(container) = container {
+            keys.extend(container);
+        }
+    }
+    Ok(())
+}
+
 /// Which ring a record belongs to.
 #[derive(Clone, Copy, Serialize)]
 pub(crate) struct RingKey {
     pid: u32,
+    tid: u32,
     fd: Option<i32>,
     ring: u64,
+}
+
+/// Whether a thread is one of this process.
+fn has_thread(pid: u32, tid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}/task/{tid}")).exists()
 }

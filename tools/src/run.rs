@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use uring_bpf_iter::Error;
+use uring_bpf_iter::{Error, Unseen};
 
 use crate::exit::{self, Stop};
 
@@ -74,6 +74,22 @@ impl Run {
     pub(crate) fn note_error(&mut self, error: &Error) {
         self.note(error);
         self.worst = self.worst.max(exit::code_of(error));
+    }
+
+    /// Says what could not be looked at, and remembers it for the exit code.
+    pub(crate) fn note_unseen(&mut self, unseen: &[Unseen]) {
+        match unseen {
+            [] => {}
+            [one] => self.note(format_args!("process {}: {}", one.pid, one.why)),
+            [first, ..] => self.note(format_args!(
+                "{} processes could not be inspected in full, for example {}: {}",
+                unseen.len(),
+                first.pid,
+                first.why
+            )),
+        }
+        let codes = unseen.iter().map(|one| exit::code_of_unseen(one.why));
+        self.worst = codes.fold(self.worst, u8::max);
     }
 
     /// The value; an error is noted.

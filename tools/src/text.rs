@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
-use uring_bpf_iter::{Consistency, FileIdentity, Ring, SetupFlags, Via};
+use uring_bpf_iter::{Consistency, FileIdentity, Holder, Ring, SetupFlags, Via};
 
 use crate::args::Rings;
 
@@ -15,25 +15,68 @@ pub(crate) fn print_ring(ring: &Ring, args: &Rings, out: &mut dyn Write) -> io::
         Via::Mapping => "a mapping".into(),
         _ => format!("fd {}", or_unknown(holder.fd())),
     };
-    let others = match ring.holders().len() {
-        1 => String::new(),
-        n => format!(", {n} holders"),
-    };
+    let others = others(ring, holder.pid);
     let sqpoll = match ring.sqpoll {
         Some(sqpoll) => format!(", SQPOLL thread {}", or_unknown(sqpoll.tid)),
         None => String::new(),
     };
     writeln!(
         out,
-        "ring {}: {}[{}] {held}, uid {}{others}, SQ {}, CQ {}, {}{sqpoll}",
+        "ring {}: {}[{}]{} {held}, uid {}{others}, SQ {}, CQ {}, {}{sqpoll}",
         ring.inode,
-        printable(&holder.name),
+        name(holder),
         holder.pid,
+        match holder.tid == holder.pid {
+            true => String::new(),
+            false => format!(" thread {}", holder.tid),
+        },
         holder.uid,
         or_unknown(ring.sq.map(|q| q.entries)),
         or_unknown(ring.cq.map(|q| q.entries)),
         flags(ring.flags),
     )
+}
+
+/// The other processes that hold a ring: the first of them, and how many there are.
+fn others(ring: &Ring, shown: u32) -> String {
+    const FEW: usize = 4;
+    let mut pids: Vec<u32> = ring.holders().iter().map(|holder| holder.pid).collect();
+    pids.retain(|pid| *pid != shown);
+    pids.sort_unstable();
+    pids.dedup();
+    let first: Vec<String> = pids.iter().take(FEW).map(u32::to_string).collect();
+    match pids.len() {
+        0 => String::new(),
+        n if n <= FEW => format!(", also held by {}", first.join(", ")),
+        n => format!(", also held by {} and {} more", first.join(", "), n - FEW),
+    }
+}
+
+/// The line for those rings that have nothing registered, below the others.
+pub(crate) fn print_bare(number: usize, what: &str, out: &mut dyn Write) -> io::Result<()> {
+    match number {
+        0 => Ok(()),
+        1 => writeln!(out, "1 ring has no registered {what}\n"),
+        n => writeln!(out, "{n} rings have no registered {what}\n"),
+    }
+}
+
+/// The name of a holder: of its process, and of its thread where that says more.
+pub(crate) fn name(holder: &Holder) -> String {
+    match &holder.thread_name {
+        Some(thread) if *thread != holder.name => {
+            format!("{}/{}", printable(&holder.name), printable(thread))
+        }
+        _ => printable(&holder.name),
+    }
+}
+
+/// The task whose descriptors are meant.
+pub(crate) fn task(holder: &Holder) -> String {
+    match holder.tid == holder.pid {
+        true => format!("process {}", holder.pid),
+        false => format!("thread {} of process {}", holder.tid, holder.pid),
+    }
 }
 
 pub(crate) fn flags(flags: Option<SetupFlags>) -> String {

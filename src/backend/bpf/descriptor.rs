@@ -35,7 +35,11 @@ pub(crate) fn copy(locator: &Locator) -> Result<OwnedFd, NoCopy> {
         // another file, or of none, of the leader is the ring's.
         let is_elsewhere = match &copy {
             Ok(copy) => !is_of(locator, copy),
-            Err(error) => matches!(error, Error::NoSuchDescriptor { .. }),
+            // An ended leader has none at all.
+            Err(error) => matches!(
+                error,
+                Error::NoSuchDescriptor { .. } | Error::NoSuchProcess { .. }
+            ),
         };
         if is_elsewhere && place.tid != place.pid {
             copy = pidfd::copy_of_thread(place.tid, fd);

@@ -1,4 +1,4 @@
-//! Lists the descriptors of a process, with the files that they are of.
+//! Lists the descriptors of a thread, with the files that they are of.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -13,8 +13,8 @@ use crate::backend::facts::Descriptor;
 use crate::backend::select::NotOpened;
 use crate::error::{Error, Result};
 use crate::sys::bpf::Object;
-use crate::sys::link::Tasks;
 use crate::sys::shared::Shared;
+use crate::tasks::Tasks;
 
 const LIST: Forms = Forms {
     direct: &[c"list_descriptors"],
@@ -48,16 +48,16 @@ impl Lister {
         })
     }
 
-    /// All descriptors of a process.
+    /// All descriptors that a thread has.
     pub(crate) fn list(
         &mut self,
-        pid: u32,
+        tid: u32,
     ) -> Result<impl Iterator<Item = Descriptor> + '_, NotOpened> {
-        let mut nr = self.walk(pid)?;
+        let mut nr = self.walk(tid)?;
         while self.rows.get(nr).is_none() {
             // The next look may see more.
             *self = Self::with_room(nr.saturating_mul(2))?;
-            nr = self.walk(pid)?;
+            nr = self.walk(tid)?;
         }
         let rows = self.rows.get(nr).unwrap_or_default();
         Ok(rows.iter().map(|row| Descriptor {
@@ -68,11 +68,11 @@ impl Lister {
 
     /// The number of descriptors that it has met; those that there was room for
     /// are listed.
-    fn walk(&mut self, pid: u32) -> Result<usize> {
+    fn walk(&mut self, tid: u32) -> Result<usize> {
         let fail = |e| Error::os("use an iterator", e);
         self.reply.write(WalkReply::default()).map_err(fail)?;
-        let process = Tasks::Process(pid);
-        let link = self.programs.link(self.programs.names[0], process)?;
+        let thread = Tasks::Thread(tid);
+        let link = self.programs.link(self.programs.names[0], thread)?;
         iterator::walk_tasks(link.as_fd())?;
         Ok(self.reply.read().map_err(fail)?.nr_slots as usize)
     }

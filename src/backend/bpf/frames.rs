@@ -19,8 +19,8 @@ use crate::backend::bpf::wire::{FrameReply, FrameRequest};
 use crate::backend::select::NotOpened;
 use crate::error::{Error, Result};
 use crate::sys::bpf::{self, Object};
-use crate::sys::link::Tasks;
 use crate::sys::shared::Shared;
+use crate::tasks::Tasks;
 
 /// The address of `struct page` of page frame 0, which is the same until the
 /// next boot; `None` for a caller that pagemap shows no numbers, and where the

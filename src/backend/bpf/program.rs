@@ -11,7 +11,8 @@ use crate::backend::select::NotOpened;
 use crate::choice::Reason;
 use crate::error::{Error, Result};
 use crate::sys::bpf::{self, LoadError, Loaded, Object};
-use crate::sys::link::{self, Tasks};
+use crate::sys::link;
+use crate::tasks::Tasks;
 
 /// Programs that are loaded together, and what stands for them on kernels
 /// before 6.9.

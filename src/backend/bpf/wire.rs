@@ -132,7 +132,8 @@ pub(crate) struct FindRequest {
     pub(crate) run: u64,
     pub(crate) page_shift: u8,
     pub(crate) part: u8,
-    pub(crate) pad: [u8; 6],
+    pub(crate) alone: u8,
+    pub(crate) pad: [u8; 5],
 }
 
 /// `struct find_reply`
@@ -209,6 +210,7 @@ pub(crate) struct RingSighting {
     pub(crate) flags: u32,
     pub(crate) nr_filled: u32,
     pub(crate) comm: [u8; 16],
+    pub(crate) thread_comm: [u8; 16],
 }
 
 const _: () = {
@@ -229,7 +231,7 @@ const _: () = {
     assert!(offset_of!(FrameRequest, fd) == 8);
     assert!(offset_of!(FrameReply, page_bytes) == 8);
     assert!(offset_of!(FrameReply, linear) == 12);
-    assert!(size_of::<RingSighting>() == 144);
+    assert!(size_of::<RingSighting>() == 160);
     assert!(offset_of!(RingSighting, pid) == 48);
     assert!(offset_of!(RingSighting, setup_flags) == 76);
     assert!(offset_of!(RingSighting, nr_bufs) == 104);

@@ -90,7 +90,7 @@ impl Source {
             .iter()
             .rev()
             .filter_map(|place| match place.via {
-                Via::Descriptor(fd) => Some((place.pid, fd)),
+                Via::Descriptor(fd) => Some((place.tid, fd)),
                 _ => None,
             })
             .collect();
@@ -129,8 +129,8 @@ impl Source {
 
 /// The first that is still there, taken off with those that are not.
 fn open_next(descriptors: &mut Vec<(u32, i32)>) -> Result<Option<Fdinfo>> {
-    while let Some((pid, fd)) = descriptors.last() {
-        let opened = Fdinfo::open(*pid, *fd)?;
+    while let Some((tid, fd)) = descriptors.last() {
+        let opened = Fdinfo::open(*tid, *fd)?;
         descriptors.pop();
         if opened.is_some() {
             return Ok(opened);

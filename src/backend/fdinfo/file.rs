@@ -1,4 +1,4 @@
-//! The fdinfo of one descriptor of a process, kept open from one read to the next.
+//! The fdinfo of one descriptor of a thread, kept open from one read to the next.
 
 use std::fs::File;
 use std::io;
@@ -22,8 +22,9 @@ pub(super) struct Fdinfo {
 
 impl Fdinfo {
     /// `None` if the process or the descriptor has gone.
-    pub(super) fn open(pid: u32, fd: RawFd) -> Result<Option<Self>> {
-        let path = format!("/proc/{pid}/fdinfo/{fd}");
+    pub(super) fn open(tid: u32, fd: RawFd) -> Result<Option<Self>> {
+        // Each thread is there, though only processes are listed.
+        let path = format!("/proc/{tid}/fdinfo/{fd}");
         match File::open(&path) {
             Ok(file) => Ok(Some(Self { path, file })),
             Err(e) if is_gone(&e) => Ok(None),

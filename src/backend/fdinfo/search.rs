@@ -24,6 +24,7 @@ use crate::kernel;
 use crate::locator::RING;
 use crate::record::RegisteredBuf;
 use crate::ring::{Holder, Pinned, Queue, Ring, Seen, Sighting, SqPoll, Unseen, UnseenReason, Via};
+use crate::tasks::{descriptor_tables, process_of, Tasks};
 
 /// Of one ring, and the pause between two.
 const TRIES: u32 = 5;
@@ -47,12 +48,17 @@ struct ProcSearch {
 impl Search for ProcSearch {
     /// All sightings in all processes or in one, and the processes that may not
     /// be searched.
-    fn look(&mut self, pid: Option<u32>, mappings: bool) -> Result<Seen> {
+    fn look(&mut self, tasks: Tasks, mappings: bool) -> Result<Seen> {
         let fail = |e| Error::os("read /proc (is it mounted?)", e);
         let proc = open_in(CWD, "/proc", OFlags::DIRECTORY).map_err(fail)?;
-        let pids = match pid {
-            Some(pid) => vec![pid],
-            None => processes(&proc).map_err(fail)?,
+        let pids = match tasks {
+            Tasks::All => processes(&proc).map_err(fail)?,
+            Tasks::Process(pid) => vec![pid],
+            Tasks::Thread(tid) => vec![process_of(tid)?],
+        };
+        let alone = match tasks {
+            Tasks::Thread(tid) => Some(tid),
+            Tasks::All | Tasks::Process(_) => None,
         };
         let mut look = Look {
             memory: self,
@@ -64,11 +70,11 @@ impl Search for ProcSearch {
         };
         let mut unseen = Vec::new();
         for one in pids {
-            match look.at(one) {
+            match look.at(one, alone) {
                 Ok(()) => {}
                 Err(e) if is_gone(&e) => {}
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                    if pid.is_some() {
+                    if tasks != Tasks::All {
                         return Err(Error::NotPermitted {
                             operation: format!("look at the descriptors of process {one}"),
                             needs: Permission::ReadProc,
@@ -129,10 +135,11 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// Looks at a process. One that could not be looked at to the end is not seen.
-    fn at(&mut self, pid: u32) -> io::Result<()> {
+    /// Looks at a process, or at one thread of it. One that could not be looked at to the
+    /// end is not seen.
+    fn at(&mut self, pid: u32, alone: Option<u32>) -> io::Result<()> {
         let before = self.sightings.len();
-        let looked = self.at_process(pid);
+        let looked = self.at_process(pid, alone);
         if looked.is_err() {
             for lost in self.sightings.drain(before..) {
                 if lost.ring.is_some() {
@@ -143,11 +150,39 @@ impl Look<'_> {
         looked
     }
 
-    fn at_process(&mut self, pid: u32) -> io::Result<()> {
-        // All else is opened from here, so that it is of the same process.
-        let fds = open_in(&self.proc, &format!("{pid}/fd"), OFlags::DIRECTORY)?;
-        let mut task = Task::new(pid, fds.as_fd());
+    fn at_process(&mut self, pid: u32, alone: Option<u32>) -> io::Result<()> {
+        let tables = match alone {
+            Some(tid) => vec![tid],
+            None => descriptor_tables(pid)?,
+        };
         let mut held = HashSet::new();
+        let mut mapped = false;
+        for tid in tables {
+            match self.at_table(pid, tid, &mut held, &mut mapped) {
+                // A thread that has ended has no descriptors of its own any more.
+                Err(e) if is_gone(&e) && tid != pid => {}
+                looked => looked?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the descriptors of a thread, and at the mappings of its process if no
+    /// thread has shown any yet: one that has ended has none.
+    fn at_table(
+        &mut self,
+        pid: u32,
+        tid: u32,
+        held: &mut HashSet<u64>,
+        mapped: &mut bool,
+    ) -> io::Result<()> {
+        // All else is opened from here, so that it is of the same task.
+        let path = match tid == pid {
+            true => format!("{pid}/fd"),
+            false => format!("{pid}/task/{tid}/fd"),
+        };
+        let fds = open_in(&self.proc, &path, OFlags::DIRECTORY)?;
+        let mut task = Task::new(pid, tid, fds.as_fd());
         let mut room = [MaybeUninit::uninit(); 1 << 13];
         let mut entries = RawDir::new(&fds, &mut room);
         while let Some(entry) = entries.next() {
@@ -171,12 +206,13 @@ impl Look<'_> {
                 held.insert(inode);
             }
         }
-        if !self.mappings {
+        if !self.mappings || *mapped {
             return Ok(());
         }
         let text = &mut self.memory.text;
         read_to_end(open_in(&fds, "../maps", OFlags::empty())?, text)?;
-        for inode in mapped(text) {
+        *mapped = !text.is_empty();
+        for inode in mapped_in(text) {
             if !held.contains(&inode) {
                 let holder = task.holder(Via::Mapping)?;
                 self.sightings.push(sighting(inode, holder, None));
@@ -211,8 +247,8 @@ fn ring(fds: BorrowedFd<'_>, name: &CStr) -> Result<Option<u64>, Errno> {
 fn sighting(inode: u64, holder: Holder, ring: Option<Ring>) -> Sighting {
     Sighting {
         key: (0, inode),
+        files: holder.tid.into(),
         holder,
-        files: 0,
         ring,
     }
 }
@@ -220,43 +256,54 @@ fn sighting(inode: u64, holder: Holder, ring: Option<Ring>) -> Sighting {
 /// A process, of which more is asked once it is known to hold a ring.
 struct Task<'a> {
     pid: u32,
+    tid: u32,
     fds: BorrowedFd<'a>,
-    /// Its uid and its name.
-    known: Option<(u32, String)>,
+    /// Its uid, the name of its process, and its name if it is not the leader.
+    known: Option<(u32, String, Option<String>)>,
 }
 
 impl<'a> Task<'a> {
-    fn new(pid: u32, fds: BorrowedFd<'a>) -> Self {
+    fn new(pid: u32, tid: u32, fds: BorrowedFd<'a>) -> Self {
         Self {
             pid,
+            tid,
             fds,
             known: None,
         }
     }
 
     fn holder(&mut self, via: Via) -> io::Result<Holder> {
-        let (uid, name) = match &mut self.known {
+        let (uid, name, thread_name) = match &mut self.known {
             Some(known) => known,
-            unknown => unknown.insert(ask(self.fds)?),
+            unknown => unknown.insert(ask(self.fds, self.tid != self.pid)?),
         };
         Ok(Holder {
             pid: self.pid,
-            tid: self.pid,
+            tid: self.tid,
             via,
             uid: *uid,
             name: name.clone(),
+            thread_name: thread_name.clone(),
         })
     }
 }
 
-/// The uid and the name of a process. (A process that has a name had not ended when it
-/// was asked for its uid.)
-fn ask(fds: BorrowedFd<'_>) -> io::Result<(u32, String)> {
+/// The uid of a task, the name of its process, and its name if it is another thread than
+/// the leader. (A task that has a name had not ended when it was asked for its uid.)
+fn ask(fds: BorrowedFd<'_>, is_thread: bool) -> io::Result<(u32, String, Option<String>)> {
     let uid = statat(fds, "..", AtFlags::empty())?.st_uid;
-    let mut name = Vec::new();
-    read_whole(open_in(fds, "../comm", OFlags::empty())?, &mut name)?;
-    let name = String::from_utf8_lossy(name.trim_ascii_end()).into_owned();
-    Ok((uid, name))
+    let name = |path| {
+        let mut name = Vec::new();
+        read_whole(open_in(fds, path, OFlags::empty())?, &mut name)?;
+        Ok::<_, io::Error>(String::from_utf8_lossy(name.trim_ascii_end()).into_owned())
+    };
+    Ok(match is_thread {
+        false => (uid, name("../comm")?, None),
+        true => {
+            let own = name("../comm")?;
+            (uid, name("../../../comm")?, Some(own))
+        }
+    })
 }
 
 impl ProcSearch {
@@ -326,7 +373,7 @@ fn read_to_end(file: OwnedFd, text: &mut Vec<u8>) -> io::Result<()> {
 }
 
 /// The inodes of the rings in a /proc/PID/maps.
-fn mapped(maps: &[u8]) -> Vec<u64> {
+fn mapped_in(maps: &[u8]) -> Vec<u64> {
     let inode = |at: usize| {
         let (before, after) = maps.split_at(at);
         let start = memchr::memrchr(b'\n', before).map_or(0, |end| end + 1);
@@ -359,6 +406,6 @@ mod tests {
             7f02-7f03 rw-s 10000000 00:10 4242          anon_inode:[io_uring]\n\
             7f04-7f05 rw-s 00000000 00:10 17            /tmp/anon_inode:[io_uring]\n\
             7f06-7f07 rw-s 00000000 00:10 99            anon_inode:[perf_event]\n";
-        assert_eq!(mapped(maps), [4242]);
+        assert_eq!(mapped_in(maps), [4242]);
     }
 }

@@ -42,7 +42,7 @@ impl KnownFile {
     pub fn of(fd: impl AsFd) -> io::Result<Self> {
         let fd = fd.as_fd();
         let meta = File::from(fd.try_clone_to_owned()?).metadata()?;
-        let name = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+        let name = fs::read_link(format!("/proc/thread-self/fd/{}", fd.as_raw_fd()))?;
         Ok(Self {
             inode: meta.ino(),
             device: (libc::major(meta.dev()), libc::minor(meta.dev())),

@@ -17,8 +17,8 @@ use crate::ring::{
     Via,
 };
 use crate::sys::bpf::{self, Object};
-use crate::sys::link::Tasks;
 use crate::sys::shared::Shared;
+use crate::tasks::Tasks;
 
 const FIND: Forms = Forms {
     direct: &[c"find_rings"],
@@ -81,11 +81,10 @@ impl Finder {
     }
 
     /// Walks, one time after the other into the same map: the number of sightings.
-    fn walk(&mut self, pid: Option<u32>, mappings: bool) -> Result<usize> {
+    fn walk(&mut self, tasks: Tasks, mappings: bool) -> Result<usize> {
         self.runs += 1;
         let fail = |e| Error::os("use a RingFinder", e);
         self.reply.write(wire::FindReply::default()).map_err(fail)?;
-        let tasks = pid.map_or(Tasks::All, Tasks::Process);
         let loaded = self.programs.names;
         let wanted =
             |program, part| loaded.contains(&program) && (mappings || part != wire::FIND_MAPPED);
@@ -98,7 +97,8 @@ impl Finder {
                     run: self.runs,
                     page_shift: page_shift(),
                     part,
-                    pad: [0; 6],
+                    alone: matches!(tasks, Tasks::Thread(_)).into(),
+                    pad: [0; 5],
                 })
                 .map_err(fail)?;
             let link = self.programs.link(program, tasks)?;
@@ -128,9 +128,9 @@ impl Finder {
 
 impl Search for Finder {
     /// Comes back with more room as often as there were more sightings than room.
-    fn look(&mut self, pid: Option<u32>, mappings: bool) -> Result<Seen> {
+    fn look(&mut self, tasks: Tasks, mappings: bool) -> Result<Seen> {
         loop {
-            let nr = self.walk(pid, mappings)?;
+            let nr = self.walk(tasks, mappings)?;
             if let Some(sightings) = self.sightings.get(nr) {
                 return decode(sightings);
             }
@@ -186,6 +186,7 @@ fn decode_one(row: &wire::RingSighting, via: Via) -> Sighting {
             via,
             uid: row.uid,
             name: wire::comm(&row.comm),
+            thread_name: (row.tid != row.pid).then(|| wire::comm(&row.thread_comm)),
         },
         files: row.files,
         ring: has(wire::RING_DESCRIBED).then(|| ring(row)),

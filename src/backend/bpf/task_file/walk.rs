@@ -21,7 +21,7 @@ use crate::pidfd;
 use crate::record::{BufFields, Consistency, Plain, Snapshot};
 use crate::retry::Retry;
 use crate::ring::Via;
-use crate::sys::link::Tasks;
+use crate::tasks::Tasks;
 
 /// Look where one task has it, by one system call: from 6.14 on, and from 6.10 on in
 /// the initial pid namespace.
@@ -280,7 +280,7 @@ impl<R: Plain> Walker<R> {
                 continue;
             }
             known.push(place.pid);
-            match pidfd::open(place.pid) {
+            match pidfd::open_process(place.pid) {
                 Ok(_) => {}
                 Err(Error::NoSuchProcess { .. }) => continue,
                 Err(error) => return Err(error),
