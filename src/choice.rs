@@ -112,6 +112,12 @@ pub enum Reason {
     MissingCapability(Vec<Capability>),
     /// The capabilities are there and the kernel said EPERM all the same.
     NotPermitted(io::Error),
+    /// The capabilities are there, but only in a user namespace: the kernel wants them in
+    /// the initial one, user_namespaces(7).
+    UserNamespace(io::Error),
+    /// Kernel lockdown is in confidentiality mode: no program may read kernel memory,
+    /// kernel_lockdown(7).
+    Lockdown,
     /// The kernel does not describe its types.
     MissingBtf,
     /// The kernel describes its types in a file that cannot be read.
@@ -156,12 +162,31 @@ impl fmt::Display for Reason {
         match self {
             Self::MissingCapability(which) => {
                 let names: Vec<String> = which.iter().map(Capability::to_string).collect();
-                write!(f, "missing {}; run it as root", names.join(" and "))
+                write!(f, "missing {}; ", names.join(" and "))?;
+                match rustix::process::geteuid().is_root() {
+                    true => f.write_str(
+                        "root has lost them here: give them to the container or service \
+                         (`--cap-add`, `AmbientCapabilities=`)",
+                    ),
+                    false => {
+                        let set = names.join(",").to_lowercase();
+                        write!(f, "run it as root, or `setcap {set}+ep` the program")
+                    }
+                }
             }
             Self::NotPermitted(source) => write!(
                 f,
-                "bpf(2) was refused ({source}) though the capabilities are there: a user \
-                 namespace other than the initial one, kernel lockdown or a security module"
+                "bpf(2) was refused ({source}) though the capabilities are there: \
+                 a seccomp filter or a security module forbids it"
+            ),
+            Self::UserNamespace(source) => write!(
+                f,
+                "bpf(2) was refused ({source}): the capabilities are there in a user \
+                 namespace only; run it outside of the container, in the initial one"
+            ),
+            Self::Lockdown => f.write_str(
+                "kernel lockdown is in confidentiality mode, in which no program may read \
+                 kernel memory; boot with lockdown=integrity, or without lockdown",
             ),
             Self::MissingBtf => write!(
                 f,

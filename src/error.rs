@@ -315,7 +315,8 @@ impl From<Error> for Missed {
     }
 }
 
-/// The rights that an operation would need.
+/// The rights that an operation would need. As text it says how the caller, with the
+/// capabilities that it has, may get them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Permission {
@@ -332,16 +333,30 @@ pub enum Permission {
 impl fmt::Display for Permission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::CopyDescriptor | Self::ReadProc if has_ptrace() => {
+                "CAP_SYS_PTRACE is there, so a security module or a seccomp filter forbids \
+                 it, or the process is in a user namespace above"
+            }
             Self::CopyDescriptor => {
-                "be root, have CAP_SYS_PTRACE, or be the same user where \
+                "have CAP_SYS_PTRACE, which root has unless it was taken away, or be the same \
+                 user with all capabilities that the process has, where \
                  kernel.yama.ptrace_scope is 0"
             }
             Self::ReadProc => {
-                "be root, have CAP_SYS_PTRACE, or be the user that the process runs as"
+                "have CAP_SYS_PTRACE, which root has unless it was taken away, or be the same \
+                 user with all capabilities that the process has"
             }
             Self::Policy => "a seccomp filter or security module forbids it",
         })
     }
+}
+
+/// Whether the caller has `CAP_SYS_PTRACE`.
+fn has_ptrace() -> bool {
+    rustix::thread::capabilities(None).is_ok_and(|sets| {
+        sets.effective
+            .contains(rustix::thread::CapabilitySet::SYS_PTRACE)
+    })
 }
 
 /// An operation that not every backend can do.

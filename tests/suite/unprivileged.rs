@@ -1,19 +1,27 @@
 //! A user without rights: fdinfo serves, and each refusal names its reason.
 
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+
+use rustix::fs::{setxattr, XattrFlags};
 
 use uring_bpf_iter::{Backend, Capability, Error, Reason, RingFinder, Selection, UringBufIter};
 use uring_testkit::{BufSpec, RingBuilder, Workload};
 
 use super::oracle::{assert_reads, by_inode, finder, status, Way};
-use super::run::{for_everyone, output, workload, NOBODY};
+use super::results::skip;
+use super::run::{for_everyone, output, tool, workload, NOBODY};
 use super::{done, inner, Outcome};
 
 trials![
     fdinfo_serves_and_refusals_have_reasons,
     this_suite_fails_loudly,
+    the_capabilities_of_a_file_are_enough,
+    root_of_a_user_namespace,
+    lockdown_is_named,
+    a_kernel_without_btf,
 ];
 
 /// This program as a user without rights.
@@ -165,4 +173,98 @@ fn foreign(pid: u32, fd: i32) {
             assert!(!error.is_retryable());
         }
     }
+}
+
+/// A copy of the tool that has these capabilities by its file, capabilities(7).
+fn tool_with_capabilities() -> PathBuf {
+    /// `CAP_PERFMON` and `CAP_BPF`, include/uapi/linux/capability.h
+    const BITS: u64 = 1 << 38 | 1 << 39;
+    /// `VFS_CAP_REVISION_2`, and the bit for effective ones
+    const MAGIC: u32 = 0x0200_0000 | 1;
+    let shared = for_everyone(&tool());
+    let copy = shared.with_file_name("uringctl-with-capabilities");
+    std::fs::copy(&shared, &copy).expect("copy");
+    let (low, high) = (BITS as u32, (BITS >> 32) as u32);
+    // permitted and inheritable, low, then high
+    let words = [MAGIC, low, 0, high, 0];
+    let value: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let name = "security.capability";
+    setxattr(&copy, name, &value, XattrFlags::empty()).expect("setxattr");
+    copy
+}
+
+/// CAP_BPF and CAP_PERFMON by the program's file, and no other right: rings of others are
+/// found and read.
+fn the_capabilities_of_a_file_are_enough() -> Outcome {
+    let root = workload("--rings 1 --bufs 2");
+    let pid = root.pid().to_string();
+    let program = tool_with_capabilities();
+    let ran = |args: &[&str]| {
+        let mut command = Command::new(&program);
+        let command = command.args(args).args(["--backend", "task-file"]);
+        output(command.uid(NOBODY).gid(NOBODY).current_dir("/"))
+    };
+    let bufs = ran(&["bufs", "--format", "json", "--pid", &pid]);
+    let end = (bufs.status.code(), &bufs.stderr[..]);
+    assert_eq!(end, (Some(0), ""), "{bufs:?}");
+    assert_eq!(bufs.stdout.lines().count(), 1 + 2, "{bufs:?}");
+    let all = ran(&["list"]);
+    assert!(all.stdout.contains(&pid), "{all:?}");
+    if super::oracle::no_locked_reads().is_none() {
+        let locked = ran(&["bufs", "--locked", "--pid", &pid]);
+        assert_eq!(locked.status.code(), Some(3), "{locked:?}");
+        assert!(locked.stderr.contains("CAP_SYS_PTRACE"), "{locked:?}");
+    }
+    done()
+}
+
+/// Runs the tool where this shell script has changed something before.
+fn after(namespaces: &[&str], script: &str) -> super::run::Output {
+    let script = format!("{script}exec \"$0\" list --backend task-file");
+    let mut command = Command::new("unshare");
+    let command = command.args(namespaces).args(["sh", "-ec", &script]);
+    output(command.arg(tool()))
+}
+
+fn assert_told(ran: &super::run::Output, told: &str) {
+    assert_eq!(ran.status.code(), Some(3), "{ran:?}");
+    assert_eq!(ran.stdout, "", "{ran:?}");
+    assert!(ran.stderr.contains(told), "{ran:?}");
+}
+
+const OF_USERS: [&str; 2] = ["--user", "--map-root-user"];
+
+fn root_of_a_user_namespace() -> Outcome {
+    if !Path::new("/proc/self/ns/user").exists() {
+        return skip("this kernel has no user namespaces (CONFIG_USER_NS)");
+    }
+    assert_told(&after(&OF_USERS, ""), "in a user namespace only");
+    done()
+}
+
+/// A load that fails is told to be the fault of lockdown, if the kernel says that it is
+/// in that mode: here a file that stands in place of the kernel's.
+fn lockdown_is_named() -> Outcome {
+    if !Path::new("/proc/self/ns/user").exists() {
+        return skip("this kernel has no user namespaces (CONFIG_USER_NS)");
+    }
+    let security = "/sys/kernel/security";
+    if !Path::new(security).exists() {
+        return skip("this kernel has no securityfs (CONFIG_SECURITYFS)");
+    }
+    let script = |mode: &str| {
+        format!("mount -t tmpfs none {security}; echo '{mode}' > {security}/lockdown; ")
+    };
+    let namespaces = [&OF_USERS[..], &["--mount"]].concat();
+    let locked = after(&namespaces, &script("none integrity [confidentiality]"));
+    assert_told(&locked, "lockdown=integrity");
+    let open = after(&namespaces, &script("none [integrity] confidentiality"));
+    assert_told(&open, "in a user namespace only");
+    done()
+}
+
+fn a_kernel_without_btf() -> Outcome {
+    let hide = "mount -t tmpfs none /sys/kernel/btf; ";
+    assert_told(&after(&["--mount"], hide), "CONFIG_DEBUG_INFO_BTF");
+    done()
 }

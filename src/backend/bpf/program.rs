@@ -1,6 +1,7 @@
 //! Loads a BPF object with the programs that this kernel takes.
 
 use std::ffi::CStr;
+use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::resume_unwind;
@@ -180,9 +181,31 @@ fn is_short(error: &io::Error) -> bool {
         .is_some_and(|errno| short.contains(&errno))
 }
 
+/// Whether this process is in another user namespace than the initial one, which has all
+/// numbers of users, each under its own.
+fn in_user_namespace() -> bool {
+    const ALL: [&str; 3] = ["0", "0", "4294967295"];
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    !map.is_empty() && !map.split_whitespace().eq(ALL)
+}
+
+/// Whether kernel lockdown hides the kernel's memory; a kernel without lockdown, and a
+/// /sys without securityfs, do not say so.
+fn is_locked_down() -> bool {
+    let modes = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+    modes.contains("[confidentiality]")
+}
+
 fn refusal(error: LoadError) -> NotOpened {
+    if is_locked_down() {
+        return NotOpened::Refused(Reason::Lockdown);
+    }
     if is_permission(&error) {
-        return NotOpened::Refused(Reason::NotPermitted(error.source));
+        let reason = match in_user_namespace() {
+            true => Reason::UserNamespace(error.source),
+            false => Reason::NotPermitted(error.source),
+        };
+        return NotOpened::Refused(reason);
     }
     if is_short(&error.source) {
         return NotOpened::Failed(Error::os("load BPF programs", error.source));
