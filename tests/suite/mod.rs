@@ -48,6 +48,7 @@ mod examples;
 mod fakes;
 mod files;
 mod finding;
+mod forks;
 mod holders;
 mod instructions;
 mod kernel_bufs;
@@ -118,6 +119,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         pages::trials(),
         kernel_bufs::trials(),
         finding::trials(),
+        forks::trials(),
         holders::trials(),
         fakes::trials(),
         files::trials(),

@@ -247,8 +247,10 @@ fn ring(fds: BorrowedFd<'_>, name: &CStr) -> Result<Option<u64>, Errno> {
 fn sighting(inode: u64, holder: Holder, ring: Option<Ring>) -> Sighting {
     Sighting {
         key: (0, inode),
-        files: holder.tid.into(),
         holder,
+        // One number is one holder, whatever table it is in: without CONFIG_KCMP each thread
+        // is looked at.
+        files: 0,
         ring,
     }
 }
