@@ -1,6 +1,7 @@
 //! Finds rings, each once, with all its holders.
 
 mod merge;
+mod sets;
 
 use std::collections::HashSet;
 use std::os::fd::RawFd;
@@ -13,6 +14,8 @@ use crate::kernel;
 use crate::locator::RING;
 use crate::ring::{Ring, Seen, Survey};
 use merge::{Gathered, Way};
+
+pub use sets::EpollFinder;
 
 /// The number of looks at what was busy, the pause before each, and the time after
 /// which no other look begins: one look at a large machine takes long by itself.

@@ -62,7 +62,7 @@ pub(crate) trait Reader<R>: Send + Sync {
 /// A reader, or why there is none.
 pub(crate) type Opened<R> = Result<Box<dyn Reader<R>>, NotOpened>;
 
-/// Searches processes for rings.
+/// Searches processes for rings, or for epoll sets.
 pub(crate) trait Search: Send + Sync {
     /// Looks once at all processes, or at one; at their mappings, too, if asked.
     fn look(&mut self, pid: Option<u32>, mappings: bool) -> Result<Seen>;

@@ -37,6 +37,10 @@ pub(crate) fn search() -> Result<Box<dyn Search>, NotOpened> {
     refused()
 }
 
+pub(crate) fn search_sets() -> Result<Box<dyn Search>, NotOpened> {
+    refused()
+}
+
 /// The processes that make calls in place of this one: none.
 pub(crate) fn observers() -> Vec<u32> {
     Vec::new()
@@ -53,6 +57,7 @@ impl Lister {
     pub(crate) fn list(
         &mut self,
         _pid: u32,
+        _tid: Option<u32>,
     ) -> Result<impl Iterator<Item = Descriptor>, NotOpened> {
         refused::<std::iter::Empty<_>>()
     }

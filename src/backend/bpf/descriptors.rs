@@ -48,16 +48,18 @@ impl Lister {
         })
     }
 
-    /// All descriptors of a process.
+    /// All descriptors of a process, or of one thread of it.
     pub(crate) fn list(
         &mut self,
         pid: u32,
+        tid: Option<u32>,
     ) -> Result<impl Iterator<Item = Descriptor> + '_, NotOpened> {
-        let mut nr = self.walk(pid)?;
+        let tasks = tid.map_or(Tasks::Process(pid), Tasks::Thread);
+        let mut nr = self.walk(tasks)?;
         while self.rows.get(nr).is_none() {
             // The next look may see more.
             *self = Self::with_room(nr.saturating_mul(2))?;
-            nr = self.walk(pid)?;
+            nr = self.walk(tasks)?;
         }
         let rows = self.rows.get(nr).unwrap_or_default();
         Ok(rows.iter().map(|row| Descriptor {
@@ -68,11 +70,10 @@ impl Lister {
 
     /// The number of descriptors that it has met; those that there was room for
     /// are listed.
-    fn walk(&mut self, pid: u32) -> Result<usize> {
+    fn walk(&mut self, tasks: Tasks) -> Result<usize> {
         let fail = |e| Error::os("use an iterator", e);
         self.reply.write(WalkReply::default()).map_err(fail)?;
-        let process = Tasks::Process(pid);
-        let link = self.programs.link(self.programs.names[0], process)?;
+        let link = self.programs.link(self.programs.names[0], tasks)?;
         iterator::walk_tasks(link.as_fd())?;
         Ok(self.reply.read().map_err(fail)?.nr_slots as usize)
     }

@@ -130,7 +130,7 @@ impl Source {
 /// The first that is still there, taken off with those that are not.
 fn open_next(descriptors: &mut Vec<(u32, i32)>) -> Result<Option<Fdinfo>> {
     while let Some((pid, fd)) = descriptors.last() {
-        let opened = Fdinfo::open(*pid, *fd)?;
+        let opened = Fdinfo::open(&format!("/proc/{pid}"), *fd)?;
         descriptors.pop();
         if opened.is_some() {
             return Ok(opened);

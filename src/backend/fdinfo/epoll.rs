@@ -87,12 +87,16 @@ struct Source {
 impl Source {
     fn open(locator: Locator) -> Result<Self, NotOpened> {
         proc::check()?;
-        let Name::Epoll { pid, fd } = locator.name() else {
+        let Name::Epoll { pid, tid, fd } = locator.name() else {
             return Err(locator.gone().into());
         };
+        let task = match tid == pid {
+            true => format!("/proc/{pid}"),
+            false => format!("/proc/{pid}/task/{tid}"),
+        };
         let source = Self {
-            fdinfo: Fdinfo::open(pid, fd)?.ok_or_else(|| locator.gone())?,
-            link: format!("/proc/{pid}/fd/{fd}"),
+            fdinfo: Fdinfo::open(&task, fd)?.ok_or_else(|| locator.gone())?,
+            link: format!("{task}/fd/{fd}"),
             locator,
         };
         source.check()?;

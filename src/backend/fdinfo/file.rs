@@ -21,9 +21,10 @@ pub(super) struct Fdinfo {
 }
 
 impl Fdinfo {
-    /// `None` if the process or the descriptor has gone.
-    pub(super) fn open(pid: u32, fd: RawFd) -> Result<Option<Self>> {
-        let path = format!("/proc/{pid}/fdinfo/{fd}");
+    /// That of a task, by the path of its folder. `None` if the process or the descriptor
+    /// has gone.
+    pub(super) fn open(task: &str, fd: RawFd) -> Result<Option<Self>> {
+        let path = format!("{task}/fdinfo/{fd}");
         match File::open(&path) {
             Ok(file) => Ok(Some(Self { path, file })),
             Err(e) if is_gone(&e) => Ok(None),

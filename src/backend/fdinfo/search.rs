@@ -52,7 +52,7 @@ impl Search for ProcSearch {
         let proc = open_in(CWD, "/proc", OFlags::DIRECTORY).map_err(fail)?;
         let pids = match pid {
             Some(pid) => vec![pid],
-            None => processes(&proc).map_err(fail)?,
+            None => numbers_in(&proc).map_err(fail)?,
         };
         let mut look = Look {
             memory: self,
@@ -95,15 +95,16 @@ impl Search for ProcSearch {
     }
 }
 
-fn open_in(at: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+pub(super) fn open_in(at: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | flags;
     openat(at, path, flags, Mode::empty())
 }
 
-fn processes(proc: &OwnedFd) -> Result<Vec<u32>, Errno> {
+/// The names in a folder that are numbers: processes, or threads.
+pub(super) fn numbers_in(folder: &OwnedFd) -> Result<Vec<u32>, Errno> {
     let mut pids = Vec::new();
     let mut room = [MaybeUninit::uninit(); 1 << 14];
-    let mut entries = RawDir::new(proc, &mut room);
+    let mut entries = RawDir::new(folder, &mut room);
     while let Some(entry) = entries.next() {
         pids.extend(number::<u32>(entry?.file_name()));
     }
@@ -112,7 +113,7 @@ fn processes(proc: &OwnedFd) -> Result<Vec<u32>, Errno> {
 }
 
 /// A name in /proc that is one.
-fn number<N: FromStr>(name: &CStr) -> Option<N> {
+pub(super) fn number<N: FromStr>(name: &CStr) -> Option<N> {
     name.to_str().ok()?.parse().ok()
 }
 
@@ -251,7 +252,7 @@ impl<'a> Task<'a> {
 
 /// The uid and the name of a process. (A process that has a name had not ended when it
 /// was asked for its uid.)
-fn ask(fds: BorrowedFd<'_>) -> io::Result<(u32, String)> {
+pub(super) fn ask(fds: BorrowedFd<'_>) -> io::Result<(u32, String)> {
     let uid = statat(fds, "..", AtFlags::empty())?.st_uid;
     let mut name = Vec::new();
     read_whole(open_in(fds, "../comm", OFlags::empty())?, &mut name)?;
