@@ -61,7 +61,7 @@ impl Options<EpollItem> {
     }
 
     /// See [`EpollReader::new`].
-    pub fn reader(self) -> EpollReader {
+    pub fn epoll_reader(self) -> EpollReader {
         EpollReader {
             tables: Tables::new(self),
         }
@@ -258,7 +258,7 @@ pub struct EpollReader {
 impl EpollReader {
     /// A reader that uses, for each set, the best backend that works.
     pub fn new() -> Self {
-        Self::options().reader()
+        Self::options().epoll_reader()
     }
 
     /// Options other than the defaults.

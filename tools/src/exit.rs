@@ -2,7 +2,7 @@
 
 use std::io;
 
-use uring_bpf_iter::Error;
+use uring_bpf_iter::{Error, Unseen, UnseenReason};
 
 /// Exit codes other than 0, and 2 for wrong usage.
 pub(crate) const FAILED: u8 = 1;
@@ -31,6 +31,14 @@ impl From<Error> for Stop {
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
+    }
+}
+
+/// The exit code for a process that could not be searched in full.
+pub(crate) fn code_of_unseen(unseen: &Unseen) -> u8 {
+    match unseen.why {
+        UnseenReason::NotPermitted => NOT_PERMITTED,
+        _ => BUSY,
     }
 }
 

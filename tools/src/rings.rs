@@ -32,14 +32,7 @@ pub(crate) fn main(
         return run.end();
     };
     let mut finder = finder.mappings(!args.no_mappings);
-    let selection = finder.selection();
-    for refusal in &selection.refused {
-        // A kernel without the patches is the normal case.
-        if refusal.backend != Backend::Native {
-            let backend = selection.backend;
-            run.note(format_args!("using {backend}, which shows less: {refusal}"));
-        }
-    }
+    run.note_selection(finder.selection());
     run.repeat(args.common.watch, |run, out| {
         let survey = args.find(&mut finder)?;
         note_survey(run, args, &survey);
@@ -49,16 +42,7 @@ pub(crate) fn main(
 
 /// Says which processes the search could not see, and that it found nothing.
 fn note_survey(run: &Run, args: &Rings, survey: &Survey) {
-    match &survey.unseen[..] {
-        [] => {}
-        [one] => run.note(format_args!("process {}: {}", one.pid, one.why)),
-        [first, ..] => run.note(format_args!(
-            "{} processes could not be inspected in full, for example {}: {}",
-            survey.unseen.len(),
-            first.pid,
-            first.why
-        )),
-    }
+    run.note_unseen(&survey.unseen);
     if survey.rings.is_empty() {
         match args.pid {
             Some(pid) => run.note(format_args!("process {pid} has no io_uring instance")),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use uring_bpf_iter::Error;
+use uring_bpf_iter::{Backend, Error, Selection, Unseen};
 
 use crate::exit::{self, Stop};
 
@@ -68,6 +68,43 @@ impl Run {
     pub(crate) fn note(&self, text: impl Display) {
         // A failure to write to stderr cannot be reported anywhere.
         let _ = writeln!(io::stderr(), "uringctl {}: {text}", self.command);
+    }
+
+    /// Says why a backend that shows more is not in use.
+    pub(crate) fn note_selection(&self, selection: &Selection) {
+        for refusal in &selection.refused {
+            // A kernel without the patches is the normal case.
+            if refusal.backend != Backend::Native {
+                let backend = selection.backend;
+                self.note(format_args!("using {backend}, which shows less: {refusal}"));
+            }
+        }
+    }
+
+    /// Says which processes a search could not see.
+    pub(crate) fn note_unseen(&self, unseen: &[Unseen]) {
+        match unseen {
+            [] => {}
+            [one] => self.note(format_args!("process {}: {}", one.pid, one.why)),
+            [first, ..] => self.note(format_args!(
+                "{} processes could not be inspected in full, for example {}: {}",
+                unseen.len(),
+                first.pid,
+                first.why
+            )),
+        }
+    }
+
+    /// The same, and remembers it for the exit code.
+    pub(crate) fn note_failed_look(&mut self, unseen: &[Unseen]) {
+        self.note_unseen(unseen);
+        let worst = unseen.iter().map(exit::code_of_unseen).max();
+        self.worst = self.worst.max(worst.unwrap_or_default());
+    }
+
+    /// True if all went well until now.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.worst == 0
     }
 
     /// Says what went wrong, and remembers it for the exit code.
