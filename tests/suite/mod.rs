@@ -42,6 +42,7 @@ mod attach;
 mod contention;
 mod dying;
 mod epoll;
+mod epoll_sets;
 mod epoll_torn;
 mod errors;
 mod examples;
@@ -75,6 +76,7 @@ mod stress;
 mod tables;
 mod tool;
 mod tool_epoll;
+mod tool_epoll_sets;
 mod tool_exit;
 mod tool_shown;
 mod torn;
@@ -105,6 +107,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         epoll_torn::trials(),
         dying::trials(),
         epoll::trials(),
+        epoll_sets::trials(),
         namespaces::trials(),
         memory::trials(),
         observer::trials(),
@@ -130,6 +133,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         tool::trials(),
         tool_shown::trials(),
         tool_epoll::trials(),
+        tool_epoll_sets::trials(),
         tool_exit::trials(),
         types::trials(),
         limits::trials(),

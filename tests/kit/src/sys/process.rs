@@ -41,6 +41,16 @@ pub fn unshare_descriptors() -> io::Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_FILES) }.into()).map(drop)
 }
 
+/// Ends the calling thread alone, also if it is the first of its process, which goes on
+/// as long as it has others. Nothing is dropped.
+pub fn end_thread() -> ! {
+    loop {
+        // SAFETY: takes a number. What the thread has on its stack stays there, and nobody
+        // comes back to it.
+        unsafe { libc::syscall(libc::SYS_exit, 0) };
+    }
+}
+
 /// Interrupts this process so often by a signal that does nothing, until it is called
 /// with zero.
 ///
