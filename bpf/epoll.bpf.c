@@ -3,7 +3,7 @@
  * The items of one epoll set: a red-black tree, ordered by file and number
  * (fs/eventpoll.c). ep->mtx guards it.
  */
-#include "file.h"
+#include "epoll.h"
 #include "loop.h"
 
 typedef struct epoll_item record_t;
@@ -157,6 +157,9 @@ static __always_inline void count_items(const bool direct, table_t *t)
 
 static __always_inline u32 open_table(const bool direct, u64 ep, table_t *t)
 {
+	/* A native iterator shows the set that it was attached to, whichever that is. */
+	if (request.set && ep != request.set)
+		return WALK_ANOTHER;
 	t->tree = ep + bpf_core_field_offset(struct eventpoll, rbr);
 	t->slots = word_at(direct, t->tree + bpf_core_field_offset(struct rb_root_cached, rb_root));
 	count_items(direct, t);
@@ -203,12 +206,9 @@ static __always_inline bool load_record(const bool direct, table_t *t,
  */
 static __always_inline u64 wanted(const bool direct, u64 file)
 {
-	u64 ep;
+	u64 ep = set_of(direct, file);
 
-	if (!file || !is_anon_file(direct, file, "[eventpoll]"))
-		return 0;
-	ep = word_at(false, file + bpf_core_field_offset(struct file, private_data));
-	if (request.set && ep != request.set)
+	if (!ep || (request.set && ep != request.set))
 		return 0;
 	reply.set = ep;
 	return ep;

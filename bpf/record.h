@@ -125,6 +125,7 @@ enum walk_status {
 	WALK_NO_SLOT = 7, /* the table has no slot of that index */
 	WALK_NO_LOOKUP = 8, /* this kernel finds no task by its number in this pid namespace */
 	WALK_UNSEEN = 9, /* not met, but the mappings could not be looked at: try again */
+	WALK_ANOTHER = 10, /* another epoll set than the one that was wanted */
 };
 
 /* Each byte of what follows the last record of a stream. */
@@ -234,6 +235,21 @@ struct ring_sighting {
 	char thread_comm[16]; /* of a thread that is not its leader */
 };
 
+/* One descriptor by which a task holds an epoll set. */
+struct epoll_sighting {
+	__u64 set; /* opaque: equal for equal sets */
+	__u64 files; /* opaque: equal for threads that share their descriptors */
+	__u64 inode; /* of the file: all epoll sets share it */
+	__u32 pid;
+	__u32 tid;
+	__s32 fd;
+	__u32 via; /* VIA_DESCRIPTOR or VIA_UNSEEN_FDS */
+	__u32 uid; /* effective, initial user namespace */
+	__u32 pad;
+	char comm[16]; /* as in ring_sighting */
+	char thread_comm[16];
+};
+
 /* The ways of holding a ring that one walk over the tasks looks for. */
 enum find_part {
 	FIND_HELD = 0, /* descriptors, registered or not */
@@ -268,6 +284,7 @@ _Static_assert(sizeof(struct walk_reply) == 80, "wire format");
 _Static_assert(sizeof(struct frame_request) == 16, "wire format");
 _Static_assert(sizeof(struct frame_reply) == 16, "wire format");
 _Static_assert(sizeof(struct ring_sighting) == 160, "wire format");
+_Static_assert(sizeof(struct epoll_sighting) == 80, "wire format");
 _Static_assert(sizeof(struct find_request) == 16, "wire format");
 _Static_assert(sizeof(struct find_reply) == 8, "wire format");
 #endif

@@ -141,7 +141,7 @@ pub enum Reason {
     },
     /// This build of the crate has the feature `bpf` switched off.
     NotBuilt,
-    /// A native iterator shows one ring; it cannot search for rings.
+    /// A native iterator shows one ring or epoll set; it cannot search for them.
     CannotSearch,
     /// The text of fdinfo does not show this.
     NotInFdinfo(&'static str),
@@ -223,9 +223,9 @@ impl fmt::Display for Reason {
                 }
             }
             Self::NotBuilt => f.write_str("this build has the feature `bpf` switched off"),
-            Self::CannotSearch => {
-                f.write_str("a native iterator shows one ring; it cannot search for rings")
-            }
+            Self::CannotSearch => f.write_str(
+                "a native iterator shows one ring or epoll set; it cannot search for them",
+            ),
             Self::NotInFdinfo(what) => write!(f, "fdinfo does not show {what}"),
         }
     }

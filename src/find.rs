@@ -1,6 +1,7 @@
 //! Finds rings, each once, with all its holders.
 
 mod merge;
+mod sets;
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::RawFd;
@@ -10,10 +11,12 @@ use crate::backend::{self, bpf, select, Search};
 use crate::choice::{Backend, Selection};
 use crate::error::{Error, Result};
 use crate::kernel;
-use crate::locator::{link_at, RING};
+use crate::locator::RING;
 use crate::ring::{Holder, Ring, Seen, Survey, Via};
-use crate::tasks::{process_of, Tasks};
+use crate::tasks::{process_of, with_descriptor, Tasks};
 use merge::{Gathered, Way};
+
+pub use sets::EpollFinder;
 
 /// The number of looks at what was busy, the pause before each, and the time after
 /// which no other look begins: one look at a large machine takes long by itself.
@@ -173,7 +176,7 @@ impl RingFinder {
         let mut rings = self.find_in(pid)?.rings;
         rings.retain(|ring| ring.holder(pid, Some(fd)).is_some());
         match rings.len() {
-            0 => Err(match link_at(pid, fd)? {
+            0 => Err(match with_descriptor(pid, fd, RING)?.1.what {
                 what if what == RING => Error::malformed(
                     "the search for rings",
                     format!("it did not see descriptor {fd} of process {pid}, which is one"),

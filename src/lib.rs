@@ -68,6 +68,7 @@ struct Readme;
 
 mod backend;
 mod choice;
+mod epoll;
 mod error;
 mod find;
 mod iter;
@@ -87,11 +88,12 @@ mod tasks;
 pub use backend::facts::LinkInfo;
 pub use backend::{Record, RingRecord};
 pub use choice::{Backend, Capability, Reason, Refusal, Selection, UnknownBackend};
+pub use epoll::{EpollSet, EpollSurvey};
 pub use error::{Contention, Error, Limitation, LockOwner, Operation, Permission, Result};
-pub use find::RingFinder;
+pub use find::{EpollFinder, RingFinder};
 pub use iter::{
-    BufPages, DescriptorReader, Descriptors, EpollIter, Options, UringBufIter, UringBufReader,
-    UringFileIter, UringFileReader, UringIter, UringReader,
+    BufPages, DescriptorReader, Descriptors, EpollIter, EpollReader, NumberNow, Options,
+    UringBufIter, UringBufReader, UringFileIter, UringFileReader, UringIter, UringReader,
 };
 pub use link::{Link, Records};
 pub use record::{

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use crate::epoll::EpollSet;
 use crate::error::{Error, Result};
 use crate::pidfd;
-use crate::ring::{Ring, Via};
-use crate::tasks::descriptor_tables;
+use crate::ring::{Holder, Ring, Via};
+use crate::tasks::{self, descriptor_tables};
 
 /// One holder of a ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub(crate) struct Locator {
     pub(crate) kind: Kind,
     /// Of the file.
     pub(crate) inode: u64,
+    /// The very epoll set, opaque, as a search has seen it; 0 where none has.
+    pub(crate) set: u64,
     /// Never empty.
     pub(crate) places: Vec<Place>,
 }
@@ -69,6 +72,7 @@ impl Locator {
         Ok(Self {
             inode: ring.inode,
             kind: Kind::Ring,
+            set: 0,
             places: found.into_iter().flat_map(|one| one.places).collect(),
         })
     }
@@ -85,21 +89,45 @@ impl Locator {
         Self::at(Kind::Epoll, copy.as_fd(), (pid, pid), fd)
     }
 
+    /// An epoll set that is a descriptor of this thread, looked at through /proc.
+    pub(crate) fn of_thread_epoll(pid: u32, tid: u32, fd: i32) -> Result<Self> {
+        let link = tasks::link(pid, tid, fd)?;
+        match link.what == EPOLL {
+            true => Ok(Self {
+                kind: Kind::Epoll,
+                inode: link.inode,
+                set: 0,
+                places: vec![Place {
+                    pid,
+                    tid,
+                    via: Via::Descriptor(fd),
+                }],
+            }),
+            false => Err(Error::NotAnEpoll {
+                pid,
+                fd,
+                what: link.what,
+            }),
+        }
+    }
+
     /// All holders of a ring that was found.
     pub(crate) fn of_ring(ring: &Ring) -> Self {
-        let places = ring
-            .holders()
-            .iter()
-            .map(|holder| Place {
-                pid: holder.pid,
-                tid: holder.tid,
-                via: holder.via,
-            })
-            .collect();
         Self {
             kind: Kind::Ring,
             inode: ring.inode,
-            places,
+            set: 0,
+            places: places(ring.holders()),
+        }
+    }
+
+    /// All holders of an epoll set that was found.
+    pub(crate) fn of_set(set: &EpollSet) -> Self {
+        Self {
+            kind: Kind::Epoll,
+            inode: set.inode,
+            set: set.set,
+            places: places(set.holders()),
         }
     }
 
@@ -121,6 +149,7 @@ impl Locator {
                 inode: rustix::fs::fstat(fd)
                     .map_err(|e| Error::os("fstat of a descriptor", e))?
                     .st_ino,
+                set: 0,
                 places: vec![Place {
                     pid,
                     tid,
@@ -136,10 +165,10 @@ impl Locator {
                 Kind::Epoll,
                 Place {
                     pid,
+                    tid,
                     via: Via::Descriptor(fd),
-                    ..
                 },
-            ) => Name::Epoll { pid, fd },
+            ) => Name::Epoll { pid, tid, fd },
             _ => Name::Ring(self.inode),
         }
     }
@@ -168,6 +197,7 @@ pub(crate) enum Name {
     Ring(u64),
     Epoll {
         pid: u32,
+        tid: u32,
         fd: i32,
     },
     /// By the number that only a native iterator tells.
@@ -193,7 +223,12 @@ impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ring(inode) => write!(f, "ring {inode}"),
-            Self::Epoll { pid, fd } => write!(f, "epoll set {fd} of process {pid}"),
+            Self::Epoll { pid, tid, fd } if pid == tid => {
+                write!(f, "epoll set {fd} of process {pid}")
+            }
+            Self::Epoll { pid, tid, fd } => {
+                write!(f, "epoll set {fd} of thread {tid} of process {pid}")
+            }
             Self::EpollId(id) => write!(f, "epoll set with id {id}"),
         }
     }
@@ -205,27 +240,13 @@ fn tables(pid: u32) -> Vec<u32> {
     descriptor_tables(pid).unwrap_or_else(|_| vec![pid])
 }
 
-/// The file that a descriptor of a process is of, as /proc shows it, in any table of
-/// descriptors that the process has: a ring, if it is one in one of them.
-///
-/// # Errors
-///
-/// [`Error::NoSuchDescriptor`].
-pub(crate) fn link_at(pid: u32, fd: i32) -> Result<String> {
-    let mut seen = None;
-    for tid in tables(pid) {
-        let path = format!("/proc/{pid}/task/{tid}/fd/{fd}");
-        match std::fs::read_link(&path) {
-            Ok(what) if what.as_os_str() == RING => return Ok(RING.into()),
-            Ok(what) => drop(seen.get_or_insert(what)),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(Error::os(format!("readlink {path}"), e)),
-        }
-    }
-    match seen {
-        Some(what) => Ok(what.display().to_string()),
-        None => Err(Error::NoSuchDescriptor { pid, fd }),
-    }
+fn places(holders: &[Holder]) -> Vec<Place> {
+    let place = |holder: &Holder| Place {
+        pid: holder.pid,
+        tid: holder.tid,
+        via: holder.via,
+    };
+    holders.iter().map(place).collect()
 }
 
 /// This process and this thread.

@@ -5,6 +5,8 @@ use serde::ser::{SerializeMap, Serializer};
 use serde::Serialize;
 
 use crate::choice::Backend;
+use crate::epoll::{EpollSet, EpollSurvey};
+use crate::iter::NumberNow;
 use crate::record::{
     BufFields, Consistency, Direction, EpollEvents, EpollItem, FileIdentity, FileKind,
     RegisteredBuf, RegisteredFile, Segment,
@@ -24,7 +26,7 @@ macro_rules! as_text {
     )*};
 }
 
-as_text! { Backend Consistency Direction FileKind UnseenReason }
+as_text! { Backend Consistency Direction FileKind NumberNow UnseenReason }
 
 /// Flags that are serialised as their number.
 macro_rules! as_bits {
@@ -140,6 +142,15 @@ impl Serialize for Charged {
 
 as_map!(Survey, |survey, map| {
     map.serialize_entry("rings", &survey.rings)?;
+    map.serialize_entry("unseen", &survey.unseen)?;
+});
+
+as_map!(EpollSet, |set, map| {
+    map.serialize_entry("holders", set.holders())?;
+});
+
+as_map!(EpollSurvey, |survey, map| {
+    map.serialize_entry("sets", &survey.sets)?;
     map.serialize_entry("unseen", &survey.unseen)?;
 });
 

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::RawFd;
 use std::os::unix::fs::MetadataExt;
 
-use crate::error::{Error, Result};
-use crate::sys::kcmp::share_descriptors;
+use crate::error::{Error, Permission, Result};
+use crate::sys::kcmp::shares_descriptors;
 
 /// The tasks that are to be looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,13 +21,9 @@ pub(crate) enum Tasks {
 /// The process of a thread. (The leader is a thread, too.)
 pub(crate) fn process_of(tid: u32) -> Result<u32> {
     let path = format!("/proc/{tid}/status");
-    let text = fs::read_to_string(&path).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => Error::NoSuchProcess { pid: tid },
-        _ => Error::os(format!("read {path} (is /proc mounted?)"), e),
-    })?;
-    let process = text.lines().find_map(|line| line.strip_prefix("Tgid:"));
-    process
-        .and_then(|number| number.trim().parse().ok())
+    let status = fs::read_to_string(&path).map_err(|e| failed(tid, &path, e))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
+    line.and_then(|pid| pid.trim().parse().ok())
         .ok_or_else(|| Error::malformed(path, "no number after `Tgid:`"))
 }
 
@@ -59,7 +56,7 @@ pub(crate) fn descriptor_tables(pid: u32) -> io::Result<Vec<u32>> {
 /// `CONFIG_KCMP`) may have it so.
 fn has_another(tid: u32, tables: &[u32]) -> io::Result<bool> {
     for &known in tables {
-        match share_descriptors(tid, known) {
+        match shares_descriptors(tid, known) {
             Ok(true) => return Ok(false),
             Ok(false) => {}
             // It has ended.
@@ -69,6 +66,67 @@ fn has_another(tid: u32, tables: &[u32]) -> io::Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// A descriptor of a thread.
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// As readlink(2) shows the file.
+    pub(crate) what: String,
+    pub(crate) inode: u64,
+}
+
+/// The file that is a descriptor of a thread.
+///
+/// # Errors
+///
+/// [`Error::NoSuchDescriptor`], also if the thread has ended.
+pub(crate) fn link(pid: u32, tid: u32, fd: RawFd) -> Result<Link> {
+    let path = format!("/proc/{pid}/task/{tid}/fd/{fd}");
+    let failed = |e: io::Error| match e.kind() {
+        io::ErrorKind::NotFound => Error::NoSuchDescriptor { pid, fd },
+        _ => failed(pid, &path, e),
+    };
+    let what = fs::read_link(&path).map_err(failed)?;
+    Ok(Link {
+        what: what.display().to_string(),
+        inode: fs::metadata(&path).map_err(failed)?.ino(),
+    })
+}
+
+/// The first thread of a process that has such a descriptor, and the file; one that has a
+/// descriptor of this kind there, before others.
+///
+/// # Errors
+///
+/// [`Error::NoSuchProcess`], [`Error::NoSuchDescriptor`].
+pub(crate) fn with_descriptor(pid: u32, fd: RawFd, kind: &str) -> Result<(u32, Link)> {
+    let mut found = None;
+    let mut last = Error::NoSuchDescriptor { pid, fd };
+    let tables =
+        descriptor_tables(pid).map_err(|e| failed(pid, &format!("/proc/{pid}/task"), e))?;
+    for tid in tables {
+        match link(pid, tid, fd) {
+            Ok(link) if link.what == kind => return Ok((tid, link)),
+            Ok(link) => drop(found.get_or_insert((tid, link))),
+            Err(Error::NoSuchDescriptor { .. }) => {}
+            Err(error) => last = error,
+        }
+    }
+    found.ok_or(last)
+}
+
+fn failed(pid: u32, path: &str, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => Error::NoSuchProcess { pid },
+        io::ErrorKind::PermissionDenied => Error::NotPermitted {
+            operation: format!("read {path}"),
+            needs: Permission::ReadProc,
+            source: error,
+        },
+        _ if error.raw_os_error() == Some(libc::ESRCH) => Error::NoSuchProcess { pid },
+        _ => Error::os(format!("read {path}"), error),
+    }
 }
 
 #[cfg(test)]

@@ -36,6 +36,15 @@ where
     }
 }
 
+/// A search for epoll sets, by this backend.
+pub(crate) fn search_sets(backend: Backend) -> Result<Box<dyn Search>, NotOpened> {
+    match backend {
+        Backend::Native => Err(NotOpened::Refused(Reason::CannotSearch)),
+        Backend::TaskFile => bpf::search_sets(),
+        Backend::Fdinfo => fdinfo::search_sets(),
+    }
+}
+
 /// A search for rings, by this backend.
 pub(crate) fn search(backend: Backend) -> Result<Box<dyn Search>, NotOpened> {
     match backend {

@@ -63,7 +63,7 @@ pub(crate) trait Reader<R>: Send + Sync {
 /// A reader, or why there is none.
 pub(crate) type Opened<R> = Result<Box<dyn Reader<R>>, NotOpened>;
 
-/// Searches processes for rings.
+/// Searches processes for rings, or for epoll sets.
 pub(crate) trait Search: Send + Sync {
     /// Looks once at these tasks; at their mappings, too, if asked. A thread has the
     /// descriptors that it uses and the mappings of its process.

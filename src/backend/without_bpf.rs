@@ -37,6 +37,10 @@ pub(crate) fn search() -> Result<Box<dyn Search>, NotOpened> {
     refused()
 }
 
+pub(crate) fn search_sets() -> Result<Box<dyn Search>, NotOpened> {
+    refused()
+}
+
 /// The processes that make calls in place of this one: none.
 pub(crate) fn observers() -> Vec<u32> {
     Vec::new()

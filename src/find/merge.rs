@@ -101,11 +101,11 @@ impl Gathered {
 }
 
 /// A holder, and what is equal for threads that share their descriptors.
-type Held = (Holder, u64);
+pub(super) type Held = (Holder, u64);
 
 /// Descriptors first. Other ways in which a process holds the ring say nothing more
 /// when it has a descriptor.
-fn order(mut holders: Vec<Held>) -> Vec<Holder> {
+pub(super) fn order(mut holders: Vec<Held>) -> Vec<Holder> {
     // Of one there is nothing to put in order, and most rings have one.
     if holders.len() == 1 {
         return holders.into_iter().map(|(holder, _)| holder).collect();

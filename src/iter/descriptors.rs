@@ -1,7 +1,7 @@
 //! The open descriptors of a process, to see which of them are registered files as
 //! well.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs;
 use std::io;
@@ -12,7 +12,7 @@ use crate::backend::bpf::Lister;
 use crate::backend::select::NotOpened;
 use crate::choice::Backend;
 use crate::error::{Error, Result};
-use crate::record::FileIdentity;
+use crate::record::{EpollItem, FileIdentity, FileKind};
 use crate::tasks::descriptor_tables;
 
 /// Reads which files a process has open, of one process after another.
@@ -82,10 +82,16 @@ impl DescriptorReader {
     /// [`Error::NoBackend`] and [`Error::Os`] if there is no room for so many.
     pub fn read_thread(&mut self, tid: u32) -> Result<Descriptors> {
         let mut by_file: HashMap<_, Vec<RawFd>> = HashMap::new();
+        let mut numbers = HashSet::new();
         for one in self.0.list(tid).map_err(refused)? {
+            numbers.insert(one.fd);
             by_file.entry(one.file).or_default().push(one.fd);
         }
-        Ok(Descriptors { tid, by_file })
+        Ok(Descriptors {
+            tid,
+            by_file,
+            numbers,
+        })
     }
 }
 
@@ -104,6 +110,29 @@ impl fmt::Debug for DescriptorReader {
 pub struct Descriptors {
     tid: u32,
     by_file: HashMap<(u64, u64), Vec<RawFd>>,
+    numbers: HashSet<RawFd>,
+}
+
+/// What a number that an epoll set has for one of its items is by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum NumberNow {
+    /// The number is that file still.
+    SameFile,
+    /// The number is another file.
+    OtherFile,
+    /// The number is no open descriptor.
+    Closed,
+}
+
+impl fmt::Display for NumberNow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::SameFile => "same file",
+            Self::OtherFile => "another file",
+            Self::Closed => "closed",
+        })
+    }
 }
 
 impl Descriptors {
@@ -117,6 +146,33 @@ impl Descriptors {
     /// none for a direct descriptor.
     pub fn of(&self, file: &FileIdentity) -> &[RawFd] {
         self.by_file.get(&file.key()).map_or(&[], Vec::as_slice)
+    }
+
+    /// True if there is none: the thread has ended, or was never there.
+    pub fn is_empty(&self) -> bool {
+        self.numbers.is_empty()
+    }
+
+    /// True if this is the number of an open descriptor.
+    pub fn contains(&self, fd: RawFd) -> bool {
+        self.numbers.contains(&fd)
+    }
+
+    /// What the number is by now under which the file of an item was added to an epoll set:
+    /// for the descriptors of a thread that holds the set, which need not be the one that
+    /// added it. `None` if that is not known: for an item that fdinfo has shown, and if
+    /// there are no descriptors.
+    pub fn now(&self, item: &EpollItem) -> Option<NumberNow> {
+        if item.file().kind() == FileKind::Unknown || self.is_empty() {
+            return None;
+        }
+        Some(if self.of(item.file()).contains(&item.fd()) {
+            NumberNow::SameFile
+        } else if self.contains(item.fd()) {
+            NumberNow::OtherFile
+        } else {
+            NumberNow::Closed
+        })
     }
 
     /// The path of a file that it has open, by the link `/proc/TID/fd/N`; `None` if it

@@ -4,12 +4,15 @@ use std::fmt;
 use std::os::fd::AsFd;
 
 use crate::backend::{How, Reader, Record};
-use crate::choice::Selection;
-use crate::error::Result;
+use crate::choice::{Refusal, Selection};
+use crate::epoll::EpollSet;
+use crate::error::{Error, Result};
 use crate::iter::options::Options;
-use crate::locator::Locator;
+use crate::iter::tables::Tables;
+use crate::locator::{Locator, EPOLL};
 use crate::record::{EpollItem, Snapshot};
 use crate::retry::Retry;
+use crate::tasks::{process_of, with_descriptor};
 
 impl Options<EpollItem> {
     /// See [`EpollIter::attach`].
@@ -27,7 +30,42 @@ impl Options<EpollItem> {
     ///
     /// As there.
     pub fn attach_pid(self, pid: u32, fd: i32) -> Result<EpollIter> {
-        EpollIter::open(Locator::of_process_epoll(pid, fd)?, self)
+        let locator = match Locator::of_process_epoll(pid, fd) {
+            // Its leader has ended, or a thread with a table of descriptors that it does not
+            // share has the set.
+            Err(Error::NoSuchProcess { .. } | Error::NoSuchDescriptor { .. }) => {
+                let (tid, _) = with_descriptor(pid, fd, EPOLL)?;
+                Locator::of_thread_epoll(pid, tid, fd)
+            }
+            other => other,
+        };
+        EpollIter::open(locator?, self)
+    }
+
+    /// See [`EpollIter::attach_tid`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn attach_tid(self, tid: u32, fd: i32) -> Result<EpollIter> {
+        let pid = process_of(tid)?;
+        EpollIter::open(Locator::of_thread_epoll(pid, tid, fd)?, self)
+    }
+
+    /// See [`EpollIter::attach_set`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn attach_set(self, set: &EpollSet) -> Result<EpollIter> {
+        EpollIter::open(Locator::of_set(set), self)
+    }
+
+    /// See [`EpollReader::new`].
+    pub fn epoll_reader(self) -> EpollReader {
+        EpollReader {
+            tables: Tables::new(self),
+        }
     }
 }
 
@@ -75,7 +113,9 @@ impl Options<EpollItem> {
 ///   the lock cannot be interrupted.
 ///
 /// All attach by a descriptor. A descriptor of another process is copied by
-/// pidfd_getfd(2) for a moment, which takes ptrace rights over that process.
+/// pidfd_getfd(2) for a moment, which takes ptrace rights over that process; with
+/// TaskFile and Fdinfo, [`EpollIter::attach_tid`] takes rights to read
+/// `/proc/PID/task/TID/fd` instead, and [`EpollIter::attach_set`] takes none.
 ///
 /// Only the process that made it can use it: in a child of fork(2) every call fails.
 #[must_use]
@@ -103,7 +143,8 @@ impl EpollIter {
     }
 
     /// Attaches to the epoll set that is descriptor `fd` of process `pid`, in
-    /// the caller's pid namespace.
+    /// the caller's pid namespace: of its leader, or, if that has ended, of the
+    /// first of its threads that has such a descriptor.
     ///
     /// # Errors
     ///
@@ -113,6 +154,31 @@ impl EpollIter {
     /// [`Error::NotPermitted`](crate::Error::NotPermitted) (EPERM).
     pub fn attach_pid(pid: u32, fd: i32) -> Result<Self> {
         Self::options().attach_pid(pid, fd)
+    }
+
+    /// Attaches to the epoll set that is descriptor `fd` of thread `tid`, in the caller's
+    /// pid namespace: for a thread with a descriptor table that it does not share with the
+    /// leader of its process, or that has outlived that leader.
+    ///
+    /// # Errors
+    ///
+    /// As [`EpollIter::attach_pid`]. The Native backend needs Linux 6.9 for such a thread
+    /// (`PIDFD_THREAD`).
+    pub fn attach_tid(tid: u32, fd: i32) -> Result<Self> {
+        Self::options().attach_tid(tid, fd)
+    }
+
+    /// Attaches to an epoll set that [`EpollFinder`](crate::EpollFinder) has found,
+    /// through any of its holders. With the TaskFile backend, and with Native if TaskFile
+    /// has found it, it is that very set: a number that has gone to another set by now is
+    /// [`Error::EpollGone`](crate::Error::EpollGone).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoBackend`](crate::Error::NoBackend) if none can serve, and
+    /// [`Error::EpollGone`](crate::Error::EpollGone) (ENXIO).
+    pub fn attach_set(set: &EpollSet) -> Result<Self> {
+        Self::options().attach_set(set)
     }
 
     fn open(locator: Locator, options: Options<EpollItem>) -> Result<Self> {
@@ -161,6 +227,83 @@ impl fmt::Debug for EpollIter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EpollIter")
             .field("backend", &self.selection().backend)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads the items of any epoll set, one after the other.
+///
+/// It loads its programs for the first set, which takes milliseconds, and keeps them. It
+/// keeps nothing for each set. Each is read by the best backend that can serve it;
+/// [`Snapshot::backend`] says which that was. Kernel versions and privileges are those of
+/// [`EpollIter`], and, as one of those, only the process that made it can use it.
+///
+/// ```no_run
+/// use uring_bpf_iter::{EpollFinder, EpollReader};
+///
+/// # fn main() -> uring_bpf_iter::Result<()> {
+/// let mut reader = EpollReader::new();
+/// for set in &EpollFinder::new()?.find_all()? {
+///     for item in reader.snapshot(set)?.iter() {
+///         println!("{} waits for {}", set.owner().name, item.file().kind());
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[must_use]
+pub struct EpollReader {
+    tables: Tables<EpollItem>,
+}
+
+impl EpollReader {
+    /// A reader that uses, for each set, the best backend that works.
+    pub fn new() -> Self {
+        Self::options().epoll_reader()
+    }
+
+    /// Options other than the defaults.
+    pub fn options() -> Options<EpollItem> {
+        Options::new()
+    }
+
+    /// The backends that turned out not to serve here, whatever the set, and why.
+    /// [`Error::NoBackend`] takes them with it: after that all are tried again.
+    pub fn refused(&self) -> &[Refusal] {
+        self.tables.refused()
+    }
+
+    /// Reads all items of a set that [`EpollFinder`](crate::EpollFinder) has found, as
+    /// [`EpollIter::snapshot`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`EpollIter::attach_set`] and [`EpollIter::snapshot`].
+    pub fn snapshot(&mut self, set: &EpollSet) -> Result<Snapshot<'_, EpollItem>> {
+        self.tables.read(Locator::of_set(set), How::Consistent)
+    }
+
+    /// Reads the items of a set once, without lock or proof, as
+    /// [`EpollIter::snapshot_raw`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`EpollIter::attach_set`] and [`EpollIter::snapshot_raw`].
+    pub fn snapshot_raw(&mut self, set: &EpollSet) -> Result<Snapshot<'_, EpollItem>> {
+        self.tables.read(Locator::of_set(set), How::Raw)
+    }
+}
+
+impl Default for EpollReader {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for EpollReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EpollReader")
+            .field("options", self.tables.options())
             .finish_non_exhaustive()
     }
 }

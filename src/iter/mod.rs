@@ -6,10 +6,11 @@ mod files;
 mod options;
 mod pages;
 mod reader;
+mod tables;
 mod uring;
 
-pub use descriptors::{DescriptorReader, Descriptors};
-pub use epoll::EpollIter;
+pub use descriptors::{DescriptorReader, Descriptors, NumberNow};
+pub use epoll::{EpollIter, EpollReader};
 pub use files::UringFileIter;
 pub use options::Options;
 pub use pages::BufPages;

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::backend::select::NotOpened;
-use crate::backend::{self, How, Reader, RingRecord};
-use crate::choice::{in_order, Backend, Refusal};
-use crate::error::{Error, Result};
+use crate::backend::{How, RingRecord};
+use crate::choice::Refusal;
+use crate::error::Result;
 use crate::iter::options::Options;
+use crate::iter::tables::Tables;
 use crate::locator::Locator;
 use crate::record::{RegisteredBuf, RegisteredFile, Snapshot};
 use crate::ring::Ring;
@@ -50,20 +50,14 @@ pub type UringFileReader = UringReader<RegisteredFile>;
 /// it can use it.
 #[must_use]
 pub struct UringReader<R: RingRecord> {
-    options: Options<R>,
-    /// Those that were opened.
-    readers: Vec<Box<dyn Reader<R>>>,
-    /// Those that cannot serve, whatever the ring.
-    refused: Vec<Refusal>,
+    tables: Tables<R>,
 }
 
 impl<R: RingRecord> Options<R> {
     /// See [`UringReader::new`].
     pub fn reader(self) -> UringReader<R> {
         UringReader {
-            options: self,
-            readers: Vec::new(),
-            refused: Vec::new(),
+            tables: Tables::new(self),
         }
     }
 }
@@ -80,9 +74,9 @@ impl<R: RingRecord> UringReader<R> {
     }
 
     /// The backends that turned out not to serve here, whatever the ring, and why.
-    /// [`Error::NoBackend`] takes them with it: after that all are tried again.
+    /// [`Error::NoBackend`](crate::Error::NoBackend) takes them with it: after that all are tried again.
     pub fn refused(&self) -> &[Refusal] {
-        &self.refused
+        self.tables.refused()
     }
 
     /// Reads the whole table of a ring that [`RingFinder`](crate::RingFinder) has
@@ -93,7 +87,7 @@ impl<R: RingRecord> UringReader<R> {
     /// Those of [`UringIter::attach_ring`](crate::UringIter::attach_ring) and
     /// [`UringIter::snapshot`](crate::UringIter::snapshot).
     pub fn snapshot(&mut self, ring: &Ring) -> Result<Snapshot<'_, R>> {
-        self.read(ring, How::Consistent)
+        self.tables.read(Locator::of_ring(ring), How::Consistent)
     }
 
     /// Reads the whole table of a ring under its `uring_lock`, as
@@ -104,7 +98,7 @@ impl<R: RingRecord> UringReader<R> {
     /// Those of [`UringIter::attach_ring`](crate::UringIter::attach_ring) and
     /// [`UringIter::snapshot_locked`](crate::UringIter::snapshot_locked).
     pub fn snapshot_locked(&mut self, ring: &Ring, limit: Duration) -> Result<Snapshot<'_, R>> {
-        self.read(ring, How::Locked(limit))
+        self.tables.read(Locator::of_ring(ring), How::Locked(limit))
     }
 
     /// Reads the table of a ring once, without lock or proof, as
@@ -115,54 +109,7 @@ impl<R: RingRecord> UringReader<R> {
     /// Those of [`UringIter::attach_ring`](crate::UringIter::attach_ring) and
     /// [`UringIter::snapshot_raw`](crate::UringIter::snapshot_raw).
     pub fn snapshot_raw(&mut self, ring: &Ring) -> Result<Snapshot<'_, R>> {
-        self.read(ring, How::Raw)
-    }
-
-    fn read(&mut self, ring: &Ring, how: How) -> Result<Snapshot<'_, R>> {
-        let at = self.attach(Locator::of_ring(ring))?;
-        self.readers[at].read(how, 0, &self.options.retry)
-    }
-
-    /// The best reader for this ring, attached to it.
-    fn attach(&mut self, locator: Locator) -> Result<usize> {
-        let mut refused_it = Vec::new();
-        let wanted = self.options.backend;
-        for &backend in in_order(&wanted) {
-            if self.refused.iter().any(|known| known.backend == backend) {
-                continue;
-            }
-            match self.attach_by(backend, &locator) {
-                Ok(at) => return Ok(at),
-                Err(NotOpened::Failed(error)) => return Err(error),
-                Err(NotOpened::Refused(reason)) => {
-                    let of_ring = backend == Backend::Native && reason.is_of_one_ring();
-                    let list = match of_ring {
-                        true => &mut refused_it,
-                        false => &mut self.refused,
-                    };
-                    list.push(Refusal { backend, reason });
-                }
-            }
-        }
-        let mut refusals = std::mem::take(&mut self.refused);
-        refusals.append(&mut refused_it);
-        Err(Error::NoBackend { refusals })
-    }
-
-    fn attach_by(&mut self, backend: Backend, locator: &Locator) -> Result<usize, NotOpened> {
-        let known = self
-            .readers
-            .iter()
-            .position(|reader| reader.backend() == backend);
-        match known {
-            Some(at) if self.readers[at].locator() == locator => Ok(at),
-            Some(at) => self.readers[at].attach(locator.clone()).map(|()| at),
-            None => {
-                let reader = backend::open(R::TABLE, backend, locator.clone())?;
-                self.readers.push(reader);
-                Ok(self.readers.len() - 1)
-            }
-        }
+        self.tables.read(Locator::of_ring(ring), How::Raw)
     }
 }
 
@@ -175,7 +122,7 @@ impl<R: RingRecord> Default for UringReader<R> {
 impl<R: RingRecord> fmt::Debug for UringReader<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UringReader")
-            .field("options", &self.options)
+            .field("options", self.tables.options())
             .finish_non_exhaustive()
     }
 }

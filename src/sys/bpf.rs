@@ -54,6 +54,11 @@ pub(crate) fn rings_object() -> &'static [u8] {
     object_file!("../../bpf/rings.bpf.o")
 }
 
+/// The compiled `bpf/sets.bpf.c`.
+pub(crate) fn sets_object() -> &'static [u8] {
+    object_file!("../../bpf/sets.bpf.o")
+}
+
 /// Why an object did not load: the kernel's errno and the verifier's words.
 #[derive(Debug)]
 pub(crate) struct LoadError {

@@ -2,7 +2,7 @@
 //! programs, the process that waits for a lock in our place, and the comparison of
 //! tasks.
 //!
-//! Nothing here knows what a ring is, and most of it serves the BPF backends.
+//! Nothing here knows what a ring is, and all of it but kcmp(2) serves the BPF backends.
 
 #![allow(unsafe_code)]
 

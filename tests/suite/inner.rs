@@ -24,6 +24,10 @@ pub(crate) fn run(mode: &str) -> ExitCode {
     match mode {
         // It is ended by the trial.
         "epoll-set" => super::epoll::inside(),
+        // These, too.
+        "epoll-leaderless" => super::epoll_sets::inside_leaderless(),
+        "epoll-tables" => super::epoll_sets::inside_tables(),
+        "epoll-forked" => super::epoll_sets::inside_forked(),
         "ring-of-a-thread" => super::finding::inside_ring_of_a_thread(),
         "swapped-descriptors" => super::finding::inside_swapped_descriptors(),
         "growing-descriptors" => super::finding::inside_growing_descriptors(),

@@ -42,6 +42,7 @@ mod attach;
 mod contention;
 mod dying;
 mod epoll;
+mod epoll_sets;
 mod epoll_torn;
 mod errors;
 mod examples;
@@ -77,6 +78,7 @@ mod tables;
 mod threads;
 mod tool;
 mod tool_epoll;
+mod tool_epoll_sets;
 mod tool_exit;
 mod tool_shown;
 mod torn;
@@ -107,6 +109,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         epoll_torn::trials(),
         dying::trials(),
         epoll::trials(),
+        epoll_sets::trials(),
         namespaces::trials(),
         memory::trials(),
         observer::trials(),
@@ -134,6 +137,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         tool::trials(),
         tool_shown::trials(),
         tool_epoll::trials(),
+        tool_epoll_sets::trials(),
         tool_exit::trials(),
         types::trials(),
         limits::trials(),

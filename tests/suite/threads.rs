@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::event::{eventfd, EventfdFlags};
 use serde_json::{json, Value};
 use uring_bpf_iter::{Backend, Error, RingFinder, UringBufIter};
-use uring_testkit::{end_this_thread, page_size, unshare_descriptors, BufSpec, RingBuilder};
+use uring_testkit::{end_thread, page_size, unshare_descriptors, BufSpec, RingBuilder};
 
 use super::oracle::{finder, no_locked_reads};
 use super::run::{again, output, spawn, tool, Killed};
@@ -152,7 +152,7 @@ pub(crate) fn inside_ended_leader() {
         sleep()
     });
     thread.expect("a thread");
-    end_this_thread()
+    end_thread()
 }
 
 /// What one buffer of a ring is long, by a reader that is attached to it.

@@ -35,12 +35,12 @@ fn set() -> EpollSet {
     set
 }
 
-fn items(args: &str) -> Output {
+pub(super) fn items(args: &str) -> Output {
     run("epoll", args)
 }
 
 #[track_caller]
-fn records(ran: &Output) -> Vec<Value> {
+pub(super) fn records(ran: &Output) -> Vec<Value> {
     let lines = ran.stdout.lines();
     lines
         .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
@@ -169,7 +169,8 @@ fn how_it_ends() -> Outcome {
     let me = process::id();
     let counter = eventfd(0, EventfdFlags::CLOEXEC)?;
     let fd = counter.as_raw_fd();
-    assert_ended("", 2, "--pid");
+    assert_ended("--fd 3", 2, "--pid");
+    assert_ended("--watching 3", 2, "as 1234:5");
     assert_ended("--pid 1 --watch 0", 2, "--watch");
     assert_ended("--pid 4194305", 1, "no process 4194305");
     assert_ended(

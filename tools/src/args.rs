@@ -1,6 +1,6 @@
 //! Options that several subcommands share.
 
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use uring_bpf_iter::Backend;
 
 /// How to read, and how to print.
@@ -22,12 +22,13 @@ pub(crate) struct Common {
 
 /// Which rings, and which of their slots.
 #[derive(Args)]
+#[command(group(ArgGroup::new("whose").args(["pid", "tid"]).multiple(true)))]
 pub(crate) struct Rings {
     /// Only rings that this process holds
-    #[arg(long, group = "whose")]
+    #[arg(long)]
     pub(crate) pid: Option<u32>,
     /// Only rings that this thread holds
-    #[arg(long, group = "whose")]
+    #[arg(long)]
     pub(crate) tid: Option<u32>,
     /// Only the ring behind this descriptor of the process or thread
     #[arg(long, requires = "whose")]

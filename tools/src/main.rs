@@ -41,8 +41,8 @@ enum Command {
     /// Show registered files, including direct descriptors
     #[command(after_help = exit::CODES)]
     Files(files::Options),
-    /// Show the items of the epoll sets of a process: which files it waits
-    /// for, which events, and the data that comes with them
+    /// Show the items of epoll sets: which files they wait for, which events,
+    /// and the data that comes with them; or which sets wait for a file
     #[command(after_help = exit::CODES)]
     Epoll(epoll::Options),
 }

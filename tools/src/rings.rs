@@ -1,5 +1,6 @@
 //! Finds the rings that were asked for, and reads their tables.
 
+use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -36,14 +37,7 @@ pub(crate) fn main(
         return run.end();
     };
     let mut finder = finder.mappings(!args.no_mappings);
-    let selection = finder.selection();
-    for refusal in &selection.refused {
-        // A kernel without the patches is the normal case.
-        if refusal.backend != Backend::Native {
-            let backend = selection.backend;
-            run.note(format_args!("using {backend}, which shows less: {refusal}"));
-        }
-    }
+    run.note_selection(finder.selection());
     run.repeat(args.common.watch, |run, out| {
         let survey = args.find(&mut finder)?;
         note_survey(run, args, &survey);
@@ -56,8 +50,8 @@ fn note_survey(run: &mut Run, args: &Rings, survey: &Survey) {
     run.note_unseen(&survey.unseen);
     if survey.rings.is_empty() {
         let whose = match (args.pid, args.tid) {
-            (Some(pid), _) => format!("process {pid} has"),
-            (None, Some(tid)) => format!("thread {tid} has"),
+            (Some(pid), None) => format!("process {pid} has"),
+            (_, Some(tid)) => format!("thread {tid} has"),
             (None, None) => "there is".into(),
         };
         match survey.unseen.is_empty() {
@@ -71,16 +65,19 @@ fn note_survey(run: &mut Run, args: &Rings, survey: &Survey) {
 
 impl Rings {
     fn find(&self, finder: &mut RingFinder) -> Result<Survey, Error> {
+        check_thread(self.pid, self.tid)?;
         let mut survey = match (self.pid, self.tid) {
-            (Some(pid), _) => finder.find_in(pid),
-            (None, Some(tid)) => finder.find_thread(tid),
+            (Some(pid), None) => finder.find_in(pid),
+            (_, Some(tid)) => finder.find_thread(tid),
             (None, None) => finder.find_all(),
         }?;
         if let Some(fd) = self.fd {
             survey.rings.retain(|ring| self.is_at(ring, fd));
-            if let (true, Some(of)) = (survey.rings.is_empty(), self.pid.or(self.tid)) {
+            match (survey.rings.is_empty(), self.pid, self.tid) {
+                (true, _, Some(tid)) => return Err(not_a_ring(tid, fd)),
                 // Says what is there instead.
-                survey.rings.push(finder.find_fd(of, fd)?);
+                (true, Some(pid), None) => survey.rings.push(finder.find_fd(pid, fd)?),
+                _ => {}
             }
         }
         Ok(survey)
@@ -97,8 +94,8 @@ impl Rings {
     /// thread that shares its descriptors, one of its process.
     fn is_asked(&self, holder: &Holder) -> bool {
         match (self.pid, self.tid) {
-            (Some(pid), _) => holder.pid == pid,
-            (None, Some(tid)) => holder.tid == tid || has_thread(holder.pid, tid),
+            (Some(pid), None) => holder.pid == pid,
+            (_, Some(tid)) => holder.tid == tid || has_thread(holder.pid, tid),
             (None, None) => true,
         }
     }
@@ -188,7 +185,27 @@ pub(crate) struct RingKey {
     ring: u64,
 }
 
+/// The error for a descriptor of a thread.
+fn not_a_ring(tid: u32, fd: i32) -> Error {
+    match fs::read_link(format!("/proc/{tid}/fd/{fd}")) {
+        Ok(what) => Error::NotARing {
+            pid: tid,
+            fd,
+            what: what.display().to_string(),
+        },
+        Err(_) => Error::NoSuchDescriptor { pid: tid, fd },
+    }
+}
+
+/// A thread that is asked for with its process has to be one of that.
+pub(crate) fn check_thread(pid: Option<u32>, tid: Option<u32>) -> Result<(), Error> {
+    match (pid, tid) {
+        (Some(pid), Some(tid)) if !has_thread(pid, tid) => Err(Error::NoSuchProcess { pid: tid }),
+        _ => Ok(()),
+    }
+}
+
 /// Whether a thread is one of this process.
-fn has_thread(pid: u32, tid: u32) -> bool {
+pub(crate) fn has_thread(pid: u32, tid: u32) -> bool {
     Path::new(&format!("/proc/{pid}/task/{tid}")).exists()
 }

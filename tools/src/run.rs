@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use uring_bpf_iter::{Error, Unseen};
+use uring_bpf_iter::{Backend, Error, Selection, Unseen};
 
 use crate::exit::{self, Stop};
 
@@ -70,10 +70,15 @@ impl Run {
         let _ = writeln!(io::stderr(), "uringctl {}: {text}", self.command);
     }
 
-    /// Says what went wrong, and remembers it for the exit code.
-    pub(crate) fn note_error(&mut self, error: &Error) {
-        self.note(error);
-        self.worst = self.worst.max(exit::code_of(error));
+    /// Says why a backend that shows more is not in use.
+    pub(crate) fn note_selection(&self, selection: &Selection) {
+        for refusal in &selection.refused {
+            // A kernel without the patches is the normal case.
+            if refusal.backend != Backend::Native {
+                let backend = selection.backend;
+                self.note(format_args!("using {backend}, which shows less: {refusal}"));
+            }
+        }
     }
 
     /// Says what could not be looked at, and remembers it for the exit code.
@@ -90,6 +95,17 @@ impl Run {
         }
         let codes = unseen.iter().map(|one| exit::code_of_unseen(one.why));
         self.worst = codes.fold(self.worst, u8::max);
+    }
+
+    /// True if all went well until now.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.worst == 0
+    }
+
+    /// Says what went wrong, and remembers it for the exit code.
+    pub(crate) fn note_error(&mut self, error: &Error) {
+        self.note(error);
+        self.worst = self.worst.max(exit::code_of(error));
     }
 
     /// The value; an error is noted.

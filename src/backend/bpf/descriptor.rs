@@ -30,7 +30,13 @@ pub(crate) fn copy(locator: &Locator) -> Result<OwnedFd, NoCopy> {
             continue;
         };
         found = true;
-        let mut copy = pidfd::copy_of(place.pid, fd);
+        // Of an epoll set a copy does not say which one it is.
+        let of_thread = locator.kind == Kind::Epoll && place.tid != place.pid;
+        let mut copy = match of_thread {
+            true => pidfd::copy_of_thread(place.tid, fd),
+            false => pidfd::copy_of(place.pid, fd),
+        };
+        out_of_reach |= of_thread && matches!(copy, Err(Error::NoSuchProcess { .. }));
         // A thread may have a table of its own, in which the number of
         // another file, or of none, of the leader is the ring's.
         let is_elsewhere = match &copy {
@@ -41,7 +47,7 @@ pub(crate) fn copy(locator: &Locator) -> Result<OwnedFd, NoCopy> {
                 Error::NoSuchDescriptor { .. } | Error::NoSuchProcess { .. }
             ),
         };
-        if is_elsewhere && place.tid != place.pid {
+        if is_elsewhere && !of_thread && place.tid != place.pid {
             copy = pidfd::copy_of_thread(place.tid, fd);
             out_of_reach |= matches!(copy, Err(Error::NoSuchProcess { .. }));
         }

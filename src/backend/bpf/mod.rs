@@ -39,7 +39,12 @@ pub(crate) fn task_file<R: Plain>(table: &'static Table<R>, locator: Locator) ->
 
 /// A search for rings by the iterators of a stock kernel.
 pub(crate) fn search() -> Result<Box<dyn Search>, NotOpened> {
-    Ok(Box::new(task_file::Finder::open()?))
+    Ok(Box::new(task_file::Finder::open(&task_file::RINGS)?))
+}
+
+/// A search for epoll sets by the iterators of a stock kernel.
+pub(crate) fn search_sets() -> Result<Box<dyn Search>, NotOpened> {
+    Ok(Box::new(task_file::Finder::open(&task_file::SETS)?))
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub(crate) fn judge<R>(
             slots: reply.nr_slots.into(),
             max: table.max,
         }),
-        Some(Status::NotFound) => Missed::Failed(locator.gone()),
+        Some(Status::NotFound | Status::Another) => Missed::Failed(locator.gone()),
         Some(Status::CutShort) => Missed::Failed(Error::malformed(
             "the walk",
             format!("the kernel ended it before all {} slots", reply.nr_slots),

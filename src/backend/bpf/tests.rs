@@ -7,7 +7,7 @@ use uring_testkit::{BufSpec, EpollSet, RingBuilder};
 
 use super::native::Native;
 use super::program::{COMPAT, FAST, NO_CALL};
-use super::task_file::{Finder, Walker};
+use super::task_file::{Finder, Walker, RINGS, SETS};
 use super::wire::Mode;
 use super::{btf, Table, BUFS, EPOLL, FILES, PAGES};
 use crate::backend::reader::Search;
@@ -46,7 +46,7 @@ struct Seen {
 
 /// One form of the programs looks at a ring.
 fn look(locator: &Locator) -> Seen {
-    let found = opened(Finder::open())
+    let found = opened(Finder::open(&RINGS))
         .look(Some(std::process::id()), true)
         .unwrap();
     let mut seen: Vec<String> = found

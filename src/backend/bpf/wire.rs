@@ -70,6 +70,7 @@ pub(crate) enum Status {
     NoSlot,
     NoLookup,
     Unseen,
+    Another,
 }
 
 impl WalkReply {
@@ -86,6 +87,7 @@ impl WalkReply {
             7 => Status::NoSlot,
             8 => Status::NoLookup,
             9 => Status::Unseen,
+            10 => Status::Another,
             _ => return None,
         })
     }
@@ -180,7 +182,7 @@ pub(crate) const RING_ACCT_KNOWN: u32 = 1 << 3;
 pub(crate) const RING_DESCRIBED: u32 = 1 << 4;
 
 /// `struct ring_sighting`
-#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub(crate) struct RingSighting {
     pub(crate) ring: u64,
@@ -213,6 +215,23 @@ pub(crate) struct RingSighting {
     pub(crate) thread_comm: [u8; 16],
 }
 
+/// `struct epoll_sighting`
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct EpollSighting {
+    pub(crate) set: u64,
+    pub(crate) files: u64,
+    pub(crate) inode: u64,
+    pub(crate) pid: u32,
+    pub(crate) tid: u32,
+    pub(crate) fd: i32,
+    pub(crate) via: u32,
+    pub(crate) uid: u32,
+    pub(crate) pad: u32,
+    pub(crate) comm: [u8; 16],
+    pub(crate) thread_comm: [u8; 16],
+}
+
 const _: () = {
     assert!(size_of::<WalkRequest>() == 72);
     assert!(offset_of!(WalkRequest, page_base) == 24);
@@ -236,6 +255,11 @@ const _: () = {
     assert!(offset_of!(RingSighting, setup_flags) == 76);
     assert!(offset_of!(RingSighting, nr_bufs) == 104);
     assert!(offset_of!(RingSighting, comm) == 128);
+    assert!(size_of::<EpollSighting>() == 80);
+    assert!(offset_of!(EpollSighting, inode) == 16);
+    assert!(offset_of!(EpollSighting, pid) == 24);
+    assert!(offset_of!(EpollSighting, uid) == 40);
+    assert!(offset_of!(EpollSighting, comm) == 48);
 };
 
 /// The name of a task: bytes up to the first NUL.

@@ -87,12 +87,12 @@ struct Source {
 impl Source {
     fn open(locator: Locator) -> Result<Self, NotOpened> {
         proc::check()?;
-        let Name::Epoll { pid, fd } = locator.name() else {
+        let Name::Epoll { tid, fd, .. } = locator.name() else {
             return Err(locator.gone().into());
         };
         let source = Self {
-            fdinfo: Fdinfo::open(pid, fd)?.ok_or_else(|| locator.gone())?,
-            link: format!("/proc/{pid}/fd/{fd}"),
+            fdinfo: Fdinfo::open(tid, fd)?.ok_or_else(|| locator.gone())?,
+            link: format!("/proc/{tid}/fd/{fd}"),
             locator,
         };
         source.check()?;

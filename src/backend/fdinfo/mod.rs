@@ -10,8 +10,10 @@ mod file;
 mod numbers;
 mod proc;
 mod search;
+mod sets;
 mod text;
 
 pub(crate) use bufs::open as open_bufs;
 pub(crate) use epoll::open as open_epoll;
 pub(crate) use search::open as search;
+pub(crate) use sets::open as search_sets;

@@ -52,7 +52,7 @@ impl Search for ProcSearch {
         let fail = |e| Error::os("read /proc (is it mounted?)", e);
         let proc = open_in(CWD, "/proc", OFlags::DIRECTORY).map_err(fail)?;
         let pids = match tasks {
-            Tasks::All => processes(&proc).map_err(fail)?,
+            Tasks::All => numbers_in(&proc).map_err(fail)?,
             Tasks::Process(pid) => vec![pid],
             Tasks::Thread(tid) => vec![process_of(tid)?],
         };
@@ -101,15 +101,16 @@ impl Search for ProcSearch {
     }
 }
 
-fn open_in(at: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+pub(super) fn open_in(at: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | flags;
     openat(at, path, flags, Mode::empty())
 }
 
-fn processes(proc: &OwnedFd) -> Result<Vec<u32>, Errno> {
+/// The names in a folder that are numbers: processes, or threads.
+pub(super) fn numbers_in(folder: &OwnedFd) -> Result<Vec<u32>, Errno> {
     let mut pids = Vec::new();
     let mut room = [MaybeUninit::uninit(); 1 << 14];
-    let mut entries = RawDir::new(proc, &mut room);
+    let mut entries = RawDir::new(folder, &mut room);
     while let Some(entry) = entries.next() {
         pids.extend(number::<u32>(entry?.file_name()));
     }
@@ -118,7 +119,7 @@ fn processes(proc: &OwnedFd) -> Result<Vec<u32>, Errno> {
 }
 
 /// A name in /proc that is one.
-fn number<N: FromStr>(name: &CStr) -> Option<N> {
+pub(super) fn number<N: FromStr>(name: &CStr) -> Option<N> {
     name.to_str().ok()?.parse().ok()
 }
 
@@ -292,7 +293,10 @@ impl<'a> Task<'a> {
 
 /// The uid of a task, the name of its process, and its name if it is another thread than
 /// the leader. (A task that has a name had not ended when it was asked for its uid.)
-fn ask(fds: BorrowedFd<'_>, is_thread: bool) -> io::Result<(u32, String, Option<String>)> {
+pub(super) fn ask(
+    fds: BorrowedFd<'_>,
+    is_thread: bool,
+) -> io::Result<(u32, String, Option<String>)> {
     let uid = statat(fds, "..", AtFlags::empty())?.st_uid;
     let name = |path| {
         let mut name = Vec::new();

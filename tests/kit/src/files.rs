@@ -1,6 +1,6 @@
 //! The table of registered files: what is put into it, and the oracle that says
 //! what the kernel should show. Identities come from fstat(2), fcntl(2) and
-//! /proc/self/fd, taken while a descriptor exists.
+//! /proc/thread-self/fd, taken while a descriptor exists.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -27,7 +27,7 @@ pub struct KnownFile {
     pub mode: u32,
     /// `F_GETFL`: the file's flags, without O_CLOEXEC.
     pub flags: u32,
-    /// What /proc/self/fd says it is: a path, `pipe:[1234]`,
+    /// What /proc/thread-self/fd says it is: a path, `pipe:[1234]`,
     /// `anon_inode:[eventpoll]` and so on.
     pub name: Arc<str>,
     /// The resource tag of the slot, 0 if none.

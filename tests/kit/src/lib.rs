@@ -62,7 +62,7 @@ pub use session::{
 };
 pub use submit::{Done, Pending, Request};
 pub use sys::{
-    cpu_time, cpu_time_of_children, end_this_thread, fork_chain, fork_holder, fork_survivor,
+    cpu_time, cpu_time_of_children, end_thread, fork_chain, fork_holder, fork_survivor,
     in_forked_child, interrupt_every, page_size, set_uid, unshare_descriptors,
 };
 pub use ublk::KernelBuf;

@@ -18,7 +18,7 @@ pub(crate) use file::{
 pub use mem::page_size;
 pub(crate) use mem::{readable, uffd_range, userfaultfd, Mapping};
 pub use process::{
-    cpu_time, cpu_time_of_children, end_this_thread, fork_chain, fork_holder, fork_survivor,
+    cpu_time, cpu_time_of_children, end_thread, fork_chain, fork_holder, fork_survivor,
     in_forked_child, interrupt_every, set_uid, unshare_descriptors,
 };
 pub(crate) use process::{mount_debugfs, thread_id};

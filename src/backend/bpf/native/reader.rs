@@ -76,6 +76,7 @@ impl<R: Plain> Native<R> {
                 mode: Mode::Locked as u32,
                 inode: self.locator.inode,
                 slot,
+                set: self.locator.set,
                 ..WalkRequest::default()
             })?;
             let maps = &self.maps;

@@ -30,7 +30,8 @@ impl<R: Plain> TaskFile<R> {
 
     /// From here on it is this epoll set, and no other under the same number.
     fn know_set(&mut self) -> Result<()> {
-        if self.walker.locator().kind == Kind::Epoll {
+        let locator = self.walker.locator();
+        if locator.kind == Kind::Epoll && locator.set == 0 {
             self.walker.peek(0)?;
         }
         Ok(())

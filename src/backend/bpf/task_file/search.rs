@@ -1,147 +1,37 @@
-//! Searches tasks for the ways in which they hold rings.
+//! The ways in which tasks hold rings, as programs have seen them.
 
-use std::ffi::CStr;
-use std::os::fd::AsFd;
-
-use crate::backend::bpf::iterator;
-use crate::backend::bpf::program::{Forms, Programs};
-use crate::backend::bpf::require;
+use crate::backend::bpf::program::Forms;
+use crate::backend::bpf::task_file::finder::Wanted;
 use crate::backend::bpf::wire;
-use crate::backend::reader::Search;
-use crate::backend::select::NotOpened;
 use crate::error::{Error, Result};
-use crate::kernel::page_shift;
 use crate::record::Consistency;
 use crate::ring::{
     Charged, Holder, Pinned, Queue, Ring, Seen, SetupFlags, Sighting, SqPoll, Unseen, UnseenReason,
     Via,
 };
-use crate::sys::bpf::{self, Object};
-use crate::sys::shared::Shared;
-use crate::tasks::Tasks;
+use crate::sys::bpf;
 
-const FIND: Forms = Forms {
-    direct: &[c"find_rings"],
-    compat: &[
-        c"find_rings_file_compat",
-        c"find_rings_registered_compat",
-        c"find_rings_mapped_compat",
+/// Programs of both forms: there are the walks of the one that is loaded.
+pub(crate) const RINGS: Wanted<wire::RingSighting> = Wanted {
+    what: "rings",
+    object: bpf::rings_object,
+    forms: Forms {
+        direct: &[c"find_rings"],
+        compat: &[
+            c"find_rings_file_compat",
+            c"find_rings_registered_compat",
+            c"find_rings_mapped_compat",
+        ],
+    },
+    walks: &[
+        (c"find_rings", wire::FIND_HELD),
+        (c"find_rings", wire::FIND_MAPPED),
+        (c"find_rings_file_compat", wire::FIND_HELD),
+        (c"find_rings_registered_compat", wire::FIND_HELD),
+        (c"find_rings_mapped_compat", wire::FIND_MAPPED),
     ],
+    decode,
 };
-
-/// The walks of one search, in this order: by which program, and for which part of the
-/// ways to hold a ring. There are those of the form that is loaded.
-const WALKS: [(&CStr, u8); 5] = [
-    (c"find_rings", wire::FIND_HELD),
-    (c"find_rings", wire::FIND_MAPPED),
-    (c"find_rings_file_compat", wire::FIND_HELD),
-    (c"find_rings_registered_compat", wire::FIND_HELD),
-    (c"find_rings_mapped_compat", wire::FIND_MAPPED),
-];
-
-/// The number of sightings that there is room for at first: more take another load.
-const FIRST: usize = 8192;
-
-/// Searches tasks for the ways in which they hold rings.
-pub(crate) struct Finder {
-    request: Shared<wire::FindRequest>,
-    reply: Shared<wire::FindReply>,
-    sightings: Shared<wire::RingSighting>,
-    capacity: usize,
-    runs: u64,
-    programs: Programs,
-}
-
-impl Finder {
-    pub(crate) fn open() -> Result<Self, NotOpened> {
-        require::bpf()?;
-        Self::with_capacity(FIRST)
-    }
-
-    fn with_capacity(capacity: usize) -> Result<Self, NotOpened> {
-        let entries = u32::try_from(capacity).unwrap_or(u32::MAX);
-        let programs = Programs::load(
-            || {
-                let mut object = Object::open(bpf::rings_object())?;
-                object.set_max_entries(c"sightings", entries)?;
-                Ok(object)
-            },
-            FIND,
-        )?;
-        let fail = |e| Error::os("mmap of a BPF map", e);
-        let fd = |name| programs.object.map_fd(name).map_err(fail);
-        Ok(Self {
-            request: Shared::map(fd(c".bss.request")?, 1).map_err(fail)?,
-            reply: Shared::map(fd(c".bss.reply")?, 1).map_err(fail)?,
-            sightings: Shared::map(fd(c"sightings")?, capacity).map_err(fail)?,
-            capacity,
-            runs: 0,
-            programs,
-        })
-    }
-
-    /// Walks, one time after the other into the same map: the number of sightings.
-    fn walk(&mut self, tasks: Tasks, mappings: bool) -> Result<usize> {
-        self.runs += 1;
-        let fail = |e| Error::os("use a RingFinder", e);
-        self.reply.write(wire::FindReply::default()).map_err(fail)?;
-        let loaded = self.programs.names;
-        let wanted =
-            |program, part| loaded.contains(&program) && (mappings || part != wire::FIND_MAPPED);
-        for (program, part) in WALKS {
-            if !wanted(program, part) {
-                continue;
-            }
-            self.request
-                .write(wire::FindRequest {
-                    run: self.runs,
-                    page_shift: page_shift(),
-                    part,
-                    alone: matches!(tasks, Tasks::Thread(_)).into(),
-                    pad: [0; 5],
-                })
-                .map_err(fail)?;
-            let link = self.programs.link(program, tasks)?;
-            iterator::walk_tasks(link.as_fd())?;
-        }
-        let nr = self.reply.read().map_err(fail)?.nr;
-        Ok(usize::try_from(nr).unwrap_or(usize::MAX))
-    }
-
-    /// Room for twice as many: the next look may see more.
-    fn grow(&mut self, nr: usize) -> Result<()> {
-        let capacity = nr.saturating_mul(2);
-        if u32::try_from(capacity).is_err() || capacity <= self.capacity {
-            let what = format!("{nr} sightings");
-            return Err(Error::malformed("the search for rings", what));
-        }
-        *self = Self::with_capacity(capacity).map_err(|e| match e {
-            NotOpened::Failed(error) => error,
-            NotOpened::Refused(reason) => Error::os(
-                format!("make room for {nr} sightings of rings: {reason}"),
-                std::io::ErrorKind::OutOfMemory,
-            ),
-        })?;
-        Ok(())
-    }
-}
-
-impl Search for Finder {
-    /// Comes back with more room as often as there were more sightings than room.
-    fn look(&mut self, tasks: Tasks, mappings: bool) -> Result<Seen> {
-        loop {
-            let nr = self.walk(tasks, mappings)?;
-            if let Some(sightings) = self.sightings.get(nr) {
-                return decode(sightings);
-            }
-            self.grow(nr)?;
-        }
-    }
-
-    fn gains_by_another_look(&self) -> bool {
-        true
-    }
-}
 
 fn decode(raw: &[wire::RingSighting]) -> Result<Seen> {
     let mut seen = Seen::default();

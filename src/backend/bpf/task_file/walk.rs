@@ -43,7 +43,7 @@ pub(crate) struct Walker<R: 'static> {
     at: usize,
     /// The place where a search has met it, which the locator does not name.
     met: Option<Place>,
-    /// The epoll set that was met, opaque: from then on it is that one.
+    /// The epoll set that a search has found, or that was met, opaque: it is that one.
     set: u64,
     /// When the table was read last.
     read_at: Option<Instant>,
@@ -82,10 +82,10 @@ impl<R: Plain> Walker<R> {
         };
         Ok(Self {
             table,
-            locator,
             at: 0,
             met: None,
-            set: 0,
+            set: locator.set,
+            locator,
             read_at: None,
             programs,
             search: None,
@@ -99,9 +99,9 @@ impl<R: Plain> Walker<R> {
         if locator.kind == Kind::Epoll || locator.inode != self.locator.inode {
             self.met = None;
         }
+        self.set = locator.set;
         self.locator = locator;
         self.at = 0;
-        self.set = 0;
         self.read_at = None;
     }
 

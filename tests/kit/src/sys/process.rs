@@ -41,11 +41,12 @@ pub fn unshare_descriptors() -> io::Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_FILES) }.into()).map(drop)
 }
 
-/// Ends the calling thread alone: of the leader of a process with other threads a zombie
-/// is left, and no descriptor.
-pub fn end_this_thread() -> ! {
+/// Ends the calling thread alone, also if it is the first of its process, which goes on
+/// as long as it has others. Nothing is dropped.
+pub fn end_thread() -> ! {
     loop {
-        // SAFETY: takes a number, and does not come back. What the thread owns is leaked.
+        // SAFETY: takes a number. What the thread has on its stack stays there, and nobody
+        // comes back to it.
         unsafe { libc::syscall(libc::SYS_exit, 0) };
     }
 }
