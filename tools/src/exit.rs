@@ -13,8 +13,8 @@ const BUSY: u8 = 4;
 pub(crate) const CODES: &str = "\
 Exit codes: 0 done, also when there was nothing to show; 1 failed (there is no
 such process or descriptor, the descriptor is something else, or the ring or
-set is gone); 2 wrong usage; 3 not permitted, or the backend or the option does not
-work here; 4 too busy for a consistent read (try again, or use --raw).";
+set is gone); 2 wrong usage; 3 not permitted (epoll: also to look at one of the
+processes), or the backend or the option does not work here; 4 too busy for a consistent read (try again, or use --raw).";
 
 /// The reason why a run ends early.
 pub(crate) enum Stop {
