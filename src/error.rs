@@ -88,7 +88,7 @@ pub enum Error {
     },
 
     /// There is no such process in the caller's pid namespace (ESRCH).
-    #[error("there is no process or thread {pid} in this pid namespace")]
+    #[error("there is no process {pid} in this pid namespace")]
     NoSuchProcess {
         /// The process that was asked for.
         pid: u32,

@@ -15,6 +15,7 @@
 //!                       one Ring ──attach_ring──▶ UringBufIter  ──snapshot──▶ the same
 //!                    your own fd ──attach──────▶ UringFileIter
 //!                      (pid, fd) ──attach_pid──┘
+//!  EpollFinder ─find──▶ any EpollSet ─────▶ EpollReader     ──snapshot──▶ the same
 //!                                                Link<R> ──records──▶ Records<R> ──next_batch──▶ &[R]
 //! ```
 //!

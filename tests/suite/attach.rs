@@ -7,10 +7,11 @@ use rustix::process::{pidfd_open, PidfdFlags};
 use uring_bpf_iter::{Backend, Error, Ring, RingFinder, UringBufIter, Via};
 use uring_testkit::{loaded_programs, BufSpec, Registered, RingBuilder};
 
+use super::inner::expect_done;
 use super::oracle::{
     assert_reads, attach as attach_pid, by_inode, has_native, kernel, rings_of, Way,
 };
-use super::run::workload;
+use super::run::{again, workload};
 use super::{done, Outcome};
 
 trials![
@@ -47,14 +48,22 @@ fn a_descriptor_of_ones_own() -> Outcome {
     done()
 }
 
-/// Its ring has a number that is another file's in the rest of the process.
 fn a_thread_with_descriptors_of_its_own() -> Outcome {
-    let mut file = std::os::fd::OwnedFd::from(std::fs::File::open("/dev/null")?);
-    let of_thread = || -> Outcome {
-        uring_testkit::unshare_descriptors()?;
-        let mut ring = RingBuilder::new(8).build()?;
-        ring.register(&[BufSpec::new(77).at(5); 3])?;
-        rustix::io::dup2(&ring, &mut file)?;
+    expect_done(&mut again("thread-descriptors"));
+    done()
+}
+
+/// Its ring has a number that is another file's in the rest of the process: one without
+/// other trials, whose descriptors would have a second holder meanwhile.
+pub(crate) fn inside_thread_descriptors() {
+    let file = std::fs::File::open("/dev/null").expect("open");
+    let mut file = std::os::fd::OwnedFd::from(file);
+    let of_thread = || {
+        uring_testkit::unshare_descriptors().expect("unshare");
+        let mut ring = RingBuilder::new(8).build().expect("ring");
+        ring.register(&[BufSpec::new(77).at(5); 3])
+            .expect("register");
+        rustix::io::dup2(&ring, &mut file).expect("dup2");
         // fdinfo looks at /proc/PID, which is that of the leader.
         for way in Way::all().filter(|way| *way != Way::Fdinfo) {
             // It attaches by a copy of the descriptor.
@@ -65,12 +74,11 @@ fn a_thread_with_descriptors_of_its_own() -> Outcome {
                 assert!(text.contains("Linux 6.9"), "{text}");
                 continue;
             }
-            let mut iter = way.options().attach(&file)?;
+            let mut iter = way.options().attach(&file).expect("attach");
             assert_reads(way, &mut iter, ring.expected());
         }
-        done()
     };
-    std::thread::scope(|scope| scope.spawn(of_thread).join()).expect("no panic")
+    std::thread::scope(|scope| scope.spawn(of_thread).join()).expect("no panic");
 }
 
 /// Completions call for the thread that has submitted the requests, as signals do, and

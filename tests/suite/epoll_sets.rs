@@ -13,6 +13,7 @@ use uring_bpf_iter::{
 };
 use uring_testkit::{end_thread, fork_holder, unshare_descriptors, EpollSet};
 
+use super::inner::expect_done;
 use super::run::{again, idle_process, spawn, Killed};
 use super::{done, Outcome};
 
@@ -319,17 +320,25 @@ fn a_number_that_went_to_another_set() -> Outcome {
 }
 
 fn numbers_of_items_by_now() -> Outcome {
-    let mut set = EpollSet::new()?;
+    expect_done(&mut again("epoll-numbers"));
+    done()
+}
+
+/// In a process without other trials, whose descriptors would have a second holder
+/// meanwhile.
+pub(super) fn inside_numbers() {
+    let mut set = EpollSet::new().expect("an epoll set");
     let (same, closed, file) = (counter(), counter(), counter());
-    set.add(&same, 1, 1)?;
-    let number = closed.try_clone()?;
-    set.add(&number, 1, 2)?;
+    set.add(&same, 1, 1).expect("as asked");
+    // Not one of the lowest, which what is opened next gets.
+    let number = rustix::io::fcntl_dupfd_cloexec(&closed, 500).expect("as asked");
+    set.add(&number, 1, 2).expect("as asked");
     let fd = number.as_raw_fd();
-    let mut reused = file.try_clone()?;
-    set.add(&reused, 1, 3)?;
+    let mut reused = file.try_clone().expect("as asked");
+    set.add(&reused, 1, 3).expect("as asked");
     // Another counter, which has the same inode.
-    rustix::io::dup3(counter(), &mut reused, DupFlags::CLOEXEC)?;
-    // Closed where no other trial can take the number: in a thread's own table.
+    rustix::io::dup3(counter(), &mut reused, DupFlags::CLOEXEC).expect("as asked");
+    // Closed in the table of a thread, which the rest of the process does not share.
     let worker = move || {
         unshare_descriptors().expect("unshare");
         drop(number);
@@ -359,7 +368,6 @@ fn numbers_of_items_by_now() -> Outcome {
         assert!(of_none.is_empty() && of_none.now(&items[0]).is_none());
     };
     std::thread::spawn(worker).join().expect("no panic");
-    done()
 }
 
 fn what_cannot_be_found() -> Outcome {

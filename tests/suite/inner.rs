@@ -32,6 +32,8 @@ pub(crate) fn run(mode: &str) -> ExitCode {
         "swapped-descriptors" => super::finding::inside_swapped_descriptors(),
         "growing-descriptors" => super::finding::inside_growing_descriptors(),
         "great-descriptor" => super::finding::inside_great_descriptor(),
+        "epoll-numbers" => super::epoll_sets::inside_numbers(),
+        "thread-descriptors" => super::attach::inside_thread_descriptors(),
         "few-descriptors" => super::errors::inside_few_descriptors(),
         "instructions" => super::instructions::inside(),
         "observer" => super::observer::inside(),

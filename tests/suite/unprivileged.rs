@@ -1,5 +1,6 @@
 //! A user without rights: fdinfo serves, and each refusal names its reason.
 
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,9 +8,11 @@ use std::time::Duration;
 
 use rustix::fs::{setxattr, XattrFlags};
 use rustix::io::Errno;
-
-use uring_bpf_iter::{Backend, Capability, Error, Reason, RingFinder, Selection, UringBufIter};
-use uring_testkit::{BufSpec, RingBuilder, Workload};
+use uring_bpf_iter::{
+    Backend, Capability, EpollFinder, EpollIter, EpollReader, Error, Reason, RingFinder, Selection,
+    UringBufIter,
+};
+use uring_testkit::{BufSpec, EpollSet, RingBuilder, Workload};
 
 use super::oracle::{assert_reads, by_inode, finder, status, Way};
 use super::results::skip;
@@ -147,6 +150,7 @@ pub(super) fn inside() {
         panic!("two numbers");
     };
     foreign(root as u32, fd as i32);
+    epoll_sets(root as u32);
     let unseen = survey
         .unseen
         .iter()
@@ -156,6 +160,38 @@ pub(super) fn inside() {
         .rings
         .iter()
         .all(|ring| ring.holder(root as u32, None).is_none()));
+}
+
+/// Sets of one's own are found, and whom one may not look at is named.
+fn epoll_sets(root: u32) {
+    let me = std::process::id();
+    let set = EpollSet::new().expect("an epoll set");
+    let dup = set.as_fd().try_clone_to_owned().expect("dup");
+    let mut finder = EpollFinder::new().expect("auto");
+    assert_fdinfo(finder.selection());
+    assert_refused(
+        EpollFinder::with_backend(Backend::TaskFile)
+            .map(drop)
+            .unwrap_err(),
+    );
+    let survey = finder.find_all().expect("find");
+    let found = survey.sets.iter();
+    let found: Vec<_> = found.filter(|set| set.holder(me, None).is_some()).collect();
+    let [found] = &found[..] else {
+        panic!("a dup is the same set: {found:?}");
+    };
+    assert!(found.holder(me, Some(dup.as_raw_fd())).is_some());
+    assert_eq!(found.owner().uid, NOBODY);
+    let items = EpollReader::new().snapshot(found).expect("auto").len();
+    assert_eq!(items, 0);
+    assert!(survey.unseen.iter().any(|unseen| unseen.pid == root));
+    for error in [
+        finder.find_in(root).map(drop).unwrap_err(),
+        finder.find_fd(root, 0).map(drop).unwrap_err(),
+        EpollIter::attach_tid(root, 0).map(drop).unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::NotPermitted { .. }), "{error:?}");
+    }
 }
 
 fn foreign(pid: u32, fd: i32) {

@@ -14,6 +14,7 @@ use crate::backend::reader::Search;
 use crate::backend::select::NotOpened;
 use crate::locator::Locator;
 use crate::record::{EpollItem, Plain, RegisteredBuf, RegisteredFile, Segment};
+use crate::ring::Sighting;
 
 fn opened<T>(result: Result<T, NotOpened>) -> T {
     match result {
@@ -65,11 +66,23 @@ fn look(locator: &Locator) -> Seen {
     }
 }
 
-/// The items of an epoll set, as the programs see them.
-fn items(locator: &Locator) -> Vec<EpollItem> {
-    let mut walker = opened(Walker::open(&EPOLL, locator.clone()));
+/// The items of an epoll set, as the programs see them, and the ways in which we hold it.
+fn items(locator: &Locator) -> (Vec<EpollItem>, Vec<String>) {
+    let found = opened(Finder::open(&SETS))
+        .look(Some(std::process::id()), false)
+        .unwrap();
+    let held = |sighting: &&Sighting| sighting.holder.via == locator.places[0].via;
+    let held: Vec<Sighting> = found.sightings.iter().filter(held).cloned().collect();
+    // The very set, and no other under that number.
+    let set = held.first().map_or(0, |sighting| sighting.key.0);
+    let locator = Locator {
+        set,
+        ..locator.clone()
+    };
+    let mut walker = opened(Walker::open(&EPOLL, locator));
     let nr = walker.walk(Mode::Verified, 0).unwrap();
-    walker.records(nr).unwrap().to_vec()
+    let sightings = held.iter().map(|sighting| format!("{sighting:?}"));
+    (walker.records(nr).unwrap().to_vec(), sightings.collect())
 }
 
 /// The forms for older kernels run on newer ones too, so they are tested
@@ -112,7 +125,8 @@ fn all_forms_of_the_programs_see_the_same() {
     FAST.store(true, Ordering::Relaxed);
     assert_eq!(direct, by_libbpf);
 
-    let (direct, items) = direct;
+    let (direct, (items, held)) = direct;
+    assert_eq!(held.len(), 1, "{held:#?}");
     assert_eq!((direct.bufs.len(), direct.files.len()), (100, 1));
     assert_eq!(direct.bufs[40].tag(), Some(9));
     let lens: Vec<u32> = direct.segments.iter().map(Segment::len).collect();

@@ -16,9 +16,10 @@ use crate::backend::reader::{How, Opened, Reader};
 use crate::backend::select::NotOpened;
 use crate::choice::Backend;
 use crate::error::{Error, Missed, Result};
-use crate::locator::{Locator, Name, EPOLL};
+use crate::locator::{Locator, Place, EPOLL};
 use crate::record::{BufFields, Consistency, EpollItem, FileIdentity, Snapshot};
 use crate::retry::Retry;
+use crate::ring::Via;
 
 /// Opens an epoll set by its descriptor.
 pub(crate) fn open(locator: Locator) -> Opened<EpollItem> {
@@ -85,15 +86,27 @@ struct Source {
 }
 
 impl Source {
+    /// By the first of its holders that still has it, as far as that can be told.
     fn open(locator: Locator) -> Result<Self, NotOpened> {
         proc::check()?;
-        let Name::Epoll { tid, fd, .. } = locator.name() else {
-            return Err(locator.gone().into());
+        for place in &locator.places {
+            match Self::at(*place, &locator) {
+                Err(Error::EpollGone { .. }) => {}
+                other => return Ok(other?),
+            }
+        }
+        Err(locator.gone().into())
+    }
+
+    fn at(place: Place, locator: &Locator) -> Result<Self> {
+        let Place { tid, via, .. } = place;
+        let Via::Descriptor(fd) = via else {
+            return Err(locator.gone());
         };
         let source = Self {
             fdinfo: Fdinfo::open(tid, fd)?.ok_or_else(|| locator.gone())?,
             link: format!("/proc/{tid}/fd/{fd}"),
-            locator,
+            locator: locator.clone(),
         };
         source.check()?;
         Ok(source)
