@@ -50,7 +50,7 @@ pub type UringFileReader = UringReader<RegisteredFile>;
 /// it can use it.
 #[must_use]
 pub struct UringReader<R: RingRecord> {
-    options: Options<R>,
+    pub(super) options: Options<R>,
     /// Those that were opened.
     readers: Vec<Box<dyn Reader<R>>>,
     /// Those that cannot serve, whatever the ring.

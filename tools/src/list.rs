@@ -95,7 +95,11 @@ fn row(args: &Rings, ring: &Ring) -> [String; 16] {
         cq_tail,
         bufs,
         or_unknown(ring.pinned.map(pinned)),
-        or_unknown(ring.nr_files),
+        format!(
+            "{}/{}",
+            or_unknown(ring.nr_files_filled),
+            or_unknown(ring.nr_files)
+        ),
         flags(ring.flags),
     ]
 }

@@ -209,6 +209,8 @@ pub(crate) struct RingSighting {
     pub(crate) flags: u32,
     pub(crate) nr_filled: u32,
     pub(crate) comm: [u8; 16],
+    pub(crate) nr_files_filled: u32,
+    pub(crate) pad: u32,
 }
 
 const _: () = {
@@ -229,11 +231,12 @@ const _: () = {
     assert!(offset_of!(FrameRequest, fd) == 8);
     assert!(offset_of!(FrameReply, page_bytes) == 8);
     assert!(offset_of!(FrameReply, linear) == 12);
-    assert!(size_of::<RingSighting>() == 144);
+    assert!(size_of::<RingSighting>() == 152);
     assert!(offset_of!(RingSighting, pid) == 48);
     assert!(offset_of!(RingSighting, setup_flags) == 76);
     assert!(offset_of!(RingSighting, nr_bufs) == 104);
     assert!(offset_of!(RingSighting, comm) == 128);
+    assert!(offset_of!(RingSighting, nr_files_filled) == 144);
 };
 
 /// The name of a task: bytes up to the first NUL.
