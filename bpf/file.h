@@ -177,9 +177,9 @@ __noinline __attribute__((unused)) int tells_own_device(u64 magic)
 /* d_unlinked(), include/linux/dcache.h: what d_path() calls "(deleted)". */
 static __always_inline bool is_unlinked(const bool direct, u64 dentry)
 {
-	struct dentry *d = AS(direct, struct dentry, dentry);
-
-	return !FIELD(direct, d, d_hash.pprev) && (u64)FIELD(direct, d, d_parent) != dentry;
+	return !number_at(direct, dentry + bpf_core_field_offset(struct dentry, d_hash.pprev), 0) &&
+	       number_at(direct, dentry + bpf_core_field_offset(struct dentry, d_parent), 0) !=
+		       dentry;
 }
 
 /* By the bits of S_IFMT, as a table: the verifier would follow each branch. */
@@ -189,7 +189,7 @@ static const u8 kinds[16] = {
 	FILE_SOCKET,	   FILE_OTHER, FILE_OTHER,	 FILE_OTHER,
 };
 
-static __always_inline void load_file(const bool direct, u64 file, struct file_identity *id)
+static __always_inline void describe_file(const bool direct, u64 file, struct file_identity *id)
 {
 	struct file *f = AS(direct, struct file, file);
 	struct inode *inode = FIELD(direct, f, f_inode);
@@ -217,6 +217,26 @@ static __always_inline void load_file(const bool direct, u64 file, struct file_i
 	} else if (!id->nlink || is_unlinked(direct, (u64)FIELD(direct, f, f_path.dentry))) {
 		id->traits |= FILE_DELETED;
 	}
+}
+
+__noinline __attribute__((unused)) int describe_file_direct(u64 file, struct file_identity *id)
+{
+	if (id)
+		describe_file(true, file, id);
+	return 0;
+}
+
+__noinline __attribute__((unused)) int describe_file_compat(u64 file, struct file_identity *id)
+{
+	if (id)
+		describe_file(false, file, id);
+	return 0;
+}
+
+/* What an open file is: `id` is all zeroes before. */
+static __always_inline void load_file(const bool direct, u64 file, struct file_identity *id)
+{
+	direct ? describe_file_direct(file, id) : describe_file_compat(file, id);
 }
 
 #endif

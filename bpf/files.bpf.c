@@ -50,7 +50,7 @@ static __always_inline u64 touch_file(u64 file)
 	u64 dentry = ADDRESS(struct file, file, f_path.dentry);
 
 	return LOAD(true, struct file, file, f_pos) ^ LOAD(true, struct inode, inode, i_ino) ^
-	       (u64)LOAD(true, struct dentry, dentry, d_parent);
+	       ADDRESS(struct dentry, dentry, d_parent);
 }
 
 #define touch touch_file
