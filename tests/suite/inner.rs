@@ -28,6 +28,7 @@ pub(crate) fn run(mode: &str) -> ExitCode {
         "swapped-descriptors" => super::finding::inside_swapped_descriptors(),
         "growing-descriptors" => super::finding::inside_growing_descriptors(),
         "great-descriptor" => super::finding::inside_great_descriptor(),
+        "files-on-overlayfs" => super::file_facts::inside_overlayfs(),
         "few-descriptors" => super::errors::inside_few_descriptors(),
         "instructions" => super::instructions::inside(),
         "observer" => super::observer::inside(),

@@ -46,6 +46,7 @@ mod epoll_torn;
 mod errors;
 mod examples;
 mod fakes;
+mod file_facts;
 mod files;
 mod finding;
 mod holders;
@@ -119,6 +120,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         finding::trials(),
         holders::trials(),
         fakes::trials(),
+        file_facts::trials(),
         files::trials(),
         tables::trials(),
         setups::trials(),

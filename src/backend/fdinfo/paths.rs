@@ -26,7 +26,8 @@ pub(crate) fn of_ring(locator: Locator, retry: &Retry) -> Result<Vec<Option<Path
         Text::Bare { .. } => Err(Missed::Busy(Contention::LockHeldUnseen)),
         Text::Ring(ring) => {
             let list = paths(&text[ring.files], ring.nr_files);
-            let wrong = || Error::malformed("the fdinfo of a ring", "a list of files of another form");
+            let wrong =
+                || Error::malformed("the fdinfo of a ring", "a list of files of another form");
             Ok(list.ok_or_else(wrong)?)
         }
     };
