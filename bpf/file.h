@@ -76,7 +76,7 @@ union inner_name {
  * Which kind a file of anon_inodefs is: that is in its name. An inode that is shared by
  * all of them has a size of 0 and one link, so that the name may take their place.
  */
-static __always_inline int describe_anon(const bool direct, u64 file, struct file_identity *id)
+static __always_inline void describe_anon(const bool direct, u64 file, struct file_identity *id)
 {
 	struct file *f = AS(direct, struct file, file);
 	struct dentry *dentry = AS(direct, struct dentry, FIELD(direct, f, f_path.dentry));
@@ -89,7 +89,7 @@ static __always_inline int describe_anon(const bool direct, u64 file, struct fil
 
 		id->kind = FILE_EVENTFD;
 		id->detail = LOAD(direct, struct eventfd_ctx, ctx, id);
-		return 0;
+		return;
 	}
 	if (IS_NAME(name, "[eventpoll]"))
 		id->kind = FILE_EPOLL;
@@ -100,12 +100,11 @@ static __always_inline int describe_anon(const bool direct, u64 file, struct fil
 		id->nlink = name.half[2];
 		id->traits |= FILE_NAMED;
 	}
-	return 0;
 }
 
 /* A regular file that never was in a folder. */
-static __always_inline int describe_inner(const bool direct, u64 file, u64 magic,
-					  struct file_identity *id)
+static __always_inline void describe_inner(const bool direct, u64 file, u64 magic,
+					   struct file_identity *id)
 {
 	struct file *f = AS(direct, struct file, file);
 	struct dentry *dentry = AS(direct, struct dentry, FIELD(direct, f, f_path.dentry));
@@ -116,8 +115,10 @@ static __always_inline int describe_inner(const bool direct, u64 file, u64 magic
 		id->mode &= ~S_IFMT;
 		id->kind = FILE_ANON_INODE;
 	}
-	if (magic == ANON_INODE_FS_MAGIC)
-		return describe_anon(direct, file, id);
+	if (magic == ANON_INODE_FS_MAGIC) {
+		describe_anon(direct, file, id);
+		return;
+	}
 	if (magic == PID_FS_MAGIC)
 		id->traits |= FILE_PIDFD;
 	if (magic == DMA_BUF_MAGIC)
@@ -125,31 +126,17 @@ static __always_inline int describe_inner(const bool direct, u64 file, u64 magic
 	if (magic == SECRETMEM_MAGIC)
 		id->traits |= FILE_SECRETMEM;
 	if (magic != TMPFS_MAGIC && magic != HUGETLBFS_MAGIC)
-		return 0;
+		return;
 	bpf_probe_read_kernel(name.text, sizeof("memfd:") - 1, FIELD(direct, dentry, d_name.name));
 	if (IS_NAME(name, "memfd:"))
 		id->traits |= FILE_MEMFD;
-	return 0;
-}
-
-/* Not static: the verifier looks at them by themselves, and once. */
-__noinline __attribute__((unused)) int describe_inner_direct(u64 file, u64 magic,
-							     struct file_identity *id)
-{
-	return id ? describe_inner(true, file, magic, id) : 0;
-}
-
-__noinline __attribute__((unused)) int describe_inner_compat(u64 file, u64 magic,
-							     struct file_identity *id)
-{
-	return id ? describe_inner(false, file, magic, id) : 0;
 }
 
 /*
  * File systems of which stat(2) tells the device that they are on: no getattr() of theirs,
  * in 6.1 to 7.2, sets another one, as those of overlayfs and btrfs do.
  */
-__noinline __attribute__((unused)) int tells_own_device(u64 magic)
+static __always_inline int tells_own_device(u64 magic)
 {
 	switch (magic) {
 	case ANON_INODE_FS_MAGIC:
@@ -212,13 +199,13 @@ static __always_inline void describe_file(const bool direct, u64 file, struct fi
 	if (flags & SB_NOUSER || (flags & SB_KERNMOUNT && magic == HUGETLBFS_MAGIC)) {
 		id->traits |= FILE_INTERNAL;
 		if (id->kind != FILE_PIPE && id->kind != FILE_SOCKET)
-			direct ? describe_inner_direct(file, magic, id)
-			       : describe_inner_compat(file, magic, id);
+			describe_inner(direct, file, magic, id);
 	} else if (!id->nlink || is_unlinked(direct, (u64)FIELD(direct, f, f_path.dentry))) {
 		id->traits |= FILE_DELETED;
 	}
 }
 
+/* Not static: the verifier looks at them by themselves, and once. */
 __noinline __attribute__((unused)) int describe_file_direct(u64 file, struct file_identity *id)
 {
 	if (id)
