@@ -57,6 +57,7 @@ struct cred {
 
 struct super_block {
 	unsigned long s_magic;
+	unsigned long s_flags;
 	u32 s_dev;
 };
 
@@ -83,6 +84,9 @@ struct mem_section_usage {
 
 struct inode {
 	unsigned short i_mode;
+	unsigned int i_nlink;
+	u32 i_rdev;
+	s64 i_size;
 	struct super_block *i_sb;
 	struct address_space *i_mapping;
 	unsigned long i_ino; /* u64 from 7.x on: read by its relocated size */
@@ -92,7 +96,13 @@ struct qstr {
 	const unsigned char *name;
 };
 
+struct hlist_bl_node {
+	struct hlist_bl_node **pprev;
+};
+
 struct dentry {
+	struct hlist_bl_node d_hash;
+	struct dentry *d_parent;
 	struct qstr d_name;
 };
 
@@ -107,6 +117,11 @@ struct file {
 	unsigned int f_flags;
 	s64 f_pos;
 	void *private_data;
+};
+
+/* fs/eventfd.c */
+struct eventfd_ctx {
+	int id;
 };
 
 struct upid {

@@ -47,8 +47,10 @@ static __always_inline u64 target(u64 slot)
 static __always_inline u64 touch_file(u64 file)
 {
 	u64 inode = ADDRESS(struct file, file, f_inode);
+	u64 dentry = ADDRESS(struct file, file, f_path.dentry);
 
-	return LOAD(true, struct file, file, f_pos) ^ LOAD(true, struct inode, inode, i_ino);
+	return LOAD(true, struct file, file, f_pos) ^ LOAD(true, struct inode, inode, i_ino) ^
+	       ADDRESS(struct dentry, dentry, d_parent);
 }
 
 #define touch touch_file

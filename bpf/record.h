@@ -57,17 +57,32 @@ enum file_kind {
 	FILE_OTHER = 11,
 };
 
-/* What an open file is. */
+enum file_traits {
+	FILE_DELETED = 1 << 0, /* the name that it was opened by is gone */
+	FILE_INTERNAL = 1 << 1, /* of a file system that nobody mounts, so it has no name */
+	FILE_NAMED = 1 << 2, /* size is 0, nlink is 1, and a name is in their place */
+	FILE_OWN_DEVICE = 1 << 3, /* stat(2) has dev, too */
+	FILE_MEMFD = 1 << 4,
+	FILE_DMABUF = 1 << 5,
+	FILE_SECRETMEM = 1 << 6,
+	FILE_PIDFD = 1 << 7, /* of pidfs */
+};
+
+/*
+ * What an open file is. The name of a file of anon_inodefs fills `detail` and `nlink`, and
+ * is cut after these 12 bytes.
+ */
 struct file_identity {
 	__u64 file; /* opaque: equal for equal files */
 	__u64 inode;
 	__s64 pos; /* bytes */
-	__u32 dev_major; /* of the file system */
-	__u32 dev_minor;
+	__u64 detail; /* i_size; of a device i_rdev, of an eventfd its id */
+	__u32 nlink;
+	__u32 dev; /* of the file system: MAJOR << 20 | MINOR, as i_rdev */
 	__u32 flags; /* O_* */
 	__u16 mode; /* S_IF* and permissions of the inode */
 	__u8 kind; /* enum file_kind */
-	__u8 pad;
+	__u8 traits; /* enum file_traits */
 };
 
 /* One slot of a ring's table of registered files. */
@@ -233,6 +248,8 @@ struct ring_sighting {
 	__u32 nr_filled; /* slots with a buffer */
 	char comm[16]; /* of the process */
 	char thread_comm[16]; /* of a thread that is not its leader */
+	__u32 nr_files_filled; /* slots with a file, all bits set: not known */
+	__u32 pad;
 };
 
 /* One descriptor by which a task holds an epoll set. */
@@ -271,19 +288,19 @@ struct find_reply {
 
 #ifndef __cplusplus
 _Static_assert(sizeof(struct registered_buf) == 48, "wire format");
-_Static_assert(sizeof(struct file_identity) == 40, "wire format");
-_Static_assert(sizeof(struct registered_file) == 56, "wire format");
+_Static_assert(sizeof(struct file_identity) == 48, "wire format");
+_Static_assert(sizeof(struct registered_file) == 64, "wire format");
 _Static_assert(__builtin_offsetof(struct registered_file, file.pos) == 32, "STABLE_WORDS");
 _Static_assert(sizeof(struct descriptor) == 24, "wire format");
 _Static_assert(sizeof(struct file_path) == 4104, "wire format");
-_Static_assert(sizeof(struct epoll_item) == 56, "wire format");
+_Static_assert(sizeof(struct epoll_item) == 64, "wire format");
 _Static_assert(__builtin_offsetof(struct epoll_item, file.pos) == 32, "STABLE_WORDS");
 _Static_assert(sizeof(struct segment) == 24, "wire format");
 _Static_assert(sizeof(struct walk_request) == 72, "wire format");
 _Static_assert(sizeof(struct walk_reply) == 80, "wire format");
 _Static_assert(sizeof(struct frame_request) == 16, "wire format");
 _Static_assert(sizeof(struct frame_reply) == 16, "wire format");
-_Static_assert(sizeof(struct ring_sighting) == 160, "wire format");
+_Static_assert(sizeof(struct ring_sighting) == 168, "wire format");
 _Static_assert(sizeof(struct epoll_sighting) == 80, "wire format");
 _Static_assert(sizeof(struct find_request) == 16, "wire format");
 _Static_assert(sizeof(struct find_reply) == 8, "wire format");

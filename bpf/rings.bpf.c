@@ -25,6 +25,9 @@ struct {
 	__type(value, u64);
 } described SEC(".maps");
 
+/* So many slots of files are counted while one of buffers is added up. */
+#define FILES_PER_BUF 16
+
 /* What the buffers of a ring add up to, and whether it held still meanwhile. */
 struct sum {
 	u64 ctx;
@@ -133,6 +136,96 @@ static __always_inline void describe_buffers(const bool direct, u64 ctx, struct 
 		r->flags |= RING_ACCT_KNOWN;
 }
 
+#define MAX_FILES (1 << 20) /* IORING_MAX_FIXED_FILES, io_uring/rsrc.h */
+#define NOT_COUNTED (~0u)
+
+/* The filled slots of a table of files, those before `next`. */
+struct file_count {
+	struct table table;
+	u64 next;
+	u64 filled;
+};
+
+/* A slot is a node (6.13 on), or a file. */
+static __always_inline void count_slot(const bool direct, struct file_count *c, u64 i)
+{
+	c->filled += !!(number_at(direct, c->table.slots, i) & FILE_MASK);
+}
+
+/* Not static: see ROUNDS. */
+__noinline int count_part(struct file_count *c)
+{
+	u64 from, n;
+
+	if (!c)
+		return 0;
+	from = c->next;
+	for_each_slot_direct(n, ROUNDS, ROUNDS) {
+		if (from + n >= c->table.nr)
+			break;
+		count_slot(true, c, from + n);
+	}
+	c->next = from + n;
+	return 0;
+}
+
+static long count_slot_compat(u64 i, struct file_count **c)
+{
+	count_slot(false, *c, i);
+	return 0;
+}
+
+static __always_inline void count_slots(const bool direct, struct file_count *c)
+{
+	u64 n;
+
+	if (!direct) {
+		c->next = bpf_loop(c->table.nr, count_slot_compat, &c, 0);
+		return;
+	}
+	for_each_slot_direct(n, MAX_FILES / ROUNDS, MAX_FILES / ROUNDS) {
+		if (c->next >= c->table.nr)
+			break;
+		count_part(c);
+	}
+}
+
+/* One pass, if the table held still: else NOT_COUNTED. */
+static __always_inline u32 count_files(const bool direct, u64 ctx)
+{
+	struct file_count c = { .filled = zero };
+	struct table now;
+
+	load_file_table(direct, ctx, &c.table);
+	if (!is_settled(&c.table) || c.table.nr > MAX_FILES || lock_owner(direct, ctx))
+		return NOT_COUNTED;
+	count_slots(direct, &c);
+	load_file_table(direct, ctx, &now);
+	if (lock_owner(direct, ctx) || now.nr != c.table.nr || now.slots != c.table.slots ||
+	    c.next < c.table.nr)
+		return NOT_COUNTED;
+	return c.filled;
+}
+
+__noinline u32 count_files_direct(u64 ctx)
+{
+	return count_files(true, ctx);
+}
+
+__noinline u32 count_files_compat(u64 ctx)
+{
+	return count_files(false, ctx);
+}
+
+/* Twice, as buffers are added up. */
+static __always_inline void describe_files(const bool direct, u64 ctx, struct ring_sighting *r)
+{
+	u32 a = direct ? count_files_direct(ctx) : count_files_compat(ctx);
+	u32 b = direct ? count_files_direct(ctx) : count_files_compat(ctx);
+
+	r->nr_files_filled = a == b ? a : NOT_COUNTED;
+}
+
 static __always_inline void describe_sqpoll(const bool direct, u64 sqd, struct ring_sighting *r)
 {
 	struct io_sq_data *data = AS(direct, struct io_sq_data, sqd);
@@ -177,6 +270,7 @@ static __always_inline void describe(const bool direct, u64 ctx, struct ring_sig
 	}
 	describe_sqpoll(direct, (u64)FIELD(direct, ring, sq_data), r);
 	describe_buffers(direct, ctx, r);
+	describe_files(direct, ctx, r);
 }
 
 __noinline int describe_direct(u64 ctx, struct ring_sighting *r)
@@ -224,6 +318,8 @@ static __always_inline void sight_ring(const bool direct, u64 task, u64 file, st
 	r->creator_uid = LOAD(direct, struct cred, cred, uid.val);
 	direct ? describe_direct(key->ring, r) : describe_compat(key->ring, r);
 	fds.work += r->nr_filled;
+	if (r->nr_files_filled != NOT_COUNTED)
+		fds.work += r->nr_files / FILES_PER_BUF;
 }
 
 /*

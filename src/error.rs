@@ -407,6 +407,8 @@ pub enum Limitation {
     NeedsBpf,
     /// /proc shows the ring as a mapping at most.
     OnlyMapped,
+    /// The text of /proc has the last part of each path (before Linux 6.18).
+    NamesOnly,
 }
 
 impl fmt::Display for Limitation {
@@ -433,6 +435,9 @@ impl fmt::Display for Limitation {
                  /proc/PID/fd/N is a link to it",
             ),
             Self::NeedsBpf => f.write_str("that takes the task-file or the native backend"),
+            Self::NamesOnly => {
+                f.write_str("before Linux 6.18 its text has the last part of each path")
+            }
             Self::OnlyMapped => f.write_str(
                 "/proc shows it as a mapping at most; the task-file backend can, as root",
             ),

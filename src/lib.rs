@@ -98,7 +98,7 @@ pub use iter::{
 };
 pub use link::{Link, Records};
 pub use record::{
-    BufFields, Consistency, Direction, EpollEvents, EpollItem, FileIdentity, FileKind,
+    BufFields, Consistency, Direction, EpollEvents, EpollItem, FileFlags, FileIdentity, FileKind,
     RegisteredBuf, RegisteredBufs, RegisteredFile, Segment, Snapshot,
 };
 pub use retry::Retry;

@@ -231,6 +231,10 @@ pub struct Ring {
     pub nr_bufs: Option<u32>,
     /// The size of its table of registered files, with empty slots.
     pub nr_files: Option<u32>,
+    /// The number of its slots that hold a file: counted twice without a lock, with the
+    /// same result. `None` while the table is being changed, and with fdinfo before
+    /// Linux 6.18.
+    pub nr_files_filled: Option<u32>,
     /// The sums over its buffers, `None` if they could not be verified in
     /// time.
     pub pinned: Option<Pinned>,
@@ -251,6 +255,7 @@ impl Ring {
             sqpoll: None,
             nr_bufs: None,
             nr_files: None,
+            nr_files_filled: None,
             pinned: None,
             charged: None,
         }

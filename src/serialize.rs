@@ -8,7 +8,7 @@ use crate::choice::Backend;
 use crate::epoll::{EpollSet, EpollSurvey};
 use crate::iter::NumberNow;
 use crate::record::{
-    BufFields, Consistency, Direction, EpollEvents, EpollItem, FileIdentity, FileKind,
+    BufFields, Consistency, Direction, EpollEvents, EpollItem, FileFlags, FileIdentity, FileKind,
     RegisteredBuf, RegisteredFile, Segment,
 };
 use crate::ring::{
@@ -71,6 +71,8 @@ as_map!(Ring, |ring, map| {
     map.serialize_entry("nr_slots", &ring.nr_bufs)?;
     map.serialize_entry("nr_bufs", &ring.pinned.map(|sums| sums.buffers))?;
     map.serialize_entry("nr_files", &ring.nr_files)?;
+    map.serialize_entry("nr_file_slots", &ring.nr_files)?;
+    map.serialize_entry("nr_files_filled", &ring.nr_files_filled)?;
     map.serialize_entry("pinned_bytes", &ring.pinned.map(|sums| sums.bytes))?;
     map.serialize_entry("acct_bytes", &ring.pinned.and_then(|sums| sums.accounted))?;
     let (uid, bytes) = match ring.charged {
@@ -203,14 +205,29 @@ as_map!(FileIdentity, |identity, map| {
 /// The entries of a file: all of them `null` for an empty slot.
 fn file<M: SerializeMap>(file: Option<&FileIdentity>, map: &mut M) -> Result<(), M::Error> {
     let known = file.filter(|file| file.kind() != FileKind::Unknown);
-    let device = file.map(FileIdentity::device);
-    let device = device.map(|(major, minor)| format!("{major}:{minor}"));
+    let number = |device: (u32, u32)| format!("{}:{}", device.0, device.1);
     map.serialize_entry("kind", &file.map(FileIdentity::kind))?;
+    map.serialize_entry("anon_kind", &file.and_then(FileIdentity::anon_kind))?;
     map.serialize_entry("inode", &file.map(FileIdentity::inode))?;
-    map.serialize_entry("device", &device)?;
+    map.serialize_entry("device", &file.map(|file| number(file.device())))?;
+    let stat_device = file.and_then(FileIdentity::stat_device);
+    map.serialize_entry("stat_device", &stat_device.map(number))?;
+    map.serialize_entry("rdev", &file.and_then(FileIdentity::rdev).map(number))?;
     map.serialize_entry("flags", &known.map(FileIdentity::flags))?;
+    let names = known.map(|file| open_names(file.open_flags()));
+    map.serialize_entry("flag_names", &names)?;
     map.serialize_entry("mode", &known.map(FileIdentity::mode))?;
-    map.serialize_entry("position", &file.map(FileIdentity::position))
+    map.serialize_entry("position", &file.map(FileIdentity::position))?;
+    map.serialize_entry("size", &file.and_then(FileIdentity::size))?;
+    map.serialize_entry("nlink", &file.and_then(FileIdentity::nlink))?;
+    map.serialize_entry("deleted", &file.and_then(FileIdentity::is_deleted))?;
+    map.serialize_entry("eventfd_id", &file.and_then(FileIdentity::eventfd_id))
+}
+
+/// The names of the flags of a file, with the access mode.
+fn open_names(flags: FileFlags) -> Vec<String> {
+    let read_only = flags.is_read_only().then(|| "O_RDONLY".to_owned());
+    read_only.into_iter().chain(names(&flags)).collect()
 }
 
 /// The names of the bits that are set, and a number for those without a name.
@@ -260,6 +277,7 @@ mod tests {
             "cq_entries": null, "cq_head": null, "cq_tail": null,
             "sqpoll": null,
             "nr_slots": null, "nr_bufs": null, "nr_files": null,
+            "nr_file_slots": null, "nr_files_filled": null,
             "pinned_bytes": null, "acct_bytes": null,
             "charged_uid": 5, "user_locked_bytes": 4096,
             "consistency": null,
@@ -282,8 +300,10 @@ mod tests {
         let item = to_value(EpollItem::new(4, 1 << 31 | 1, u64::MAX, file)).unwrap();
         let wanted = json!({
             "fd": 4, "events": 0x8000_0001u32, "event_names": ["IN", "ET"], "data": u64::MAX,
-            "kind": "unknown", "inode": 9, "device": "8:1", "flags": null, "mode": null,
-            "position": -1,
+            "kind": "unknown", "anon_kind": null, "inode": 9, "device": "8:1",
+            "stat_device": null, "rdev": null, "flags": null, "flag_names": null,
+            "mode": null, "position": -1, "size": null, "nlink": null, "deleted": null,
+            "eventfd_id": null,
         });
         assert_eq!(item, wanted);
     }

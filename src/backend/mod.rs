@@ -11,7 +11,7 @@ pub(crate) mod bpf;
 #[path = "without_bpf.rs"]
 pub(crate) mod bpf;
 pub(crate) mod facts;
-mod fdinfo;
+pub(crate) mod fdinfo;
 mod reader;
 pub(crate) mod select;
 mod table;

@@ -8,6 +8,8 @@ use std::io;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
+use rustix::fs::{statx, AtFlags, StatxFlags, CWD};
+
 use crate::backend::bpf::Lister;
 use crate::backend::select::NotOpened;
 use crate::choice::Backend;
@@ -183,18 +185,43 @@ impl Descriptors {
     /// Those of readlink(2): ENOENT if it was closed meanwhile, even if the
     /// number is another file by now, and EACCES.
     pub fn path(&self, file: &FileIdentity) -> Option<io::Result<PathBuf>> {
+        self.look(file, |link| fs::read_link(link))
+    }
+
+    /// Major and minor number of the device that stat(2) tells (`st_dev`), by the link
+    /// `/proc/PID/fd/N`; `None` if the process does not have the file open. The server of
+    /// a network file system is not asked (`AT_STATX_DONT_SYNC`).
+    ///
+    /// # Errors
+    ///
+    /// Those of statx(2), and ENOENT as for [`Descriptors::path`].
+    pub fn stat_device(&self, file: &FileIdentity) -> Option<io::Result<(u32, u32)>> {
+        self.look(file, |link| {
+            let stat = statx(CWD, link, AtFlags::STATX_DONT_SYNC, StatxFlags::empty())?;
+            Ok((stat.stx_dev_major, stat.stx_dev_minor))
+        })
+    }
+
+    /// What is seen through a link to the file, if it is still one to it after that.
+    fn look<T>(
+        &self,
+        file: &FileIdentity,
+        see: impl FnOnce(&str) -> io::Result<T>,
+    ) -> Option<io::Result<T>> {
         let fd = self.of(file).first()?;
         let (link, info) = (
             format!("/proc/{}/fd/{fd}", self.tid),
             format!("/proc/{}/fdinfo/{fd}", self.tid),
         );
-        Some(fs::read_link(link).and_then(|path| {
+        Some(see(&link).and_then(|seen| {
             // The number of the inode itself; stat(2) may tell another.
-            let info = fs::read_to_string(info)?;
-            let ino = info.lines().find_map(|line| line.strip_prefix("ino:"));
-            match ino.map(|ino| ino.trim().parse() == Ok(file.inode())) {
+            let info = fs::read(info)?;
+            let lines = info.split(|&byte| byte == b'\n');
+            let ino = (lines.map(String::from_utf8_lossy))
+                .find_map(|line| line.strip_prefix("ino:").map(|ino| ino.trim().parse()));
+            match ino.map(|ino| ino == Ok(file.inode())) {
                 // Before Linux 5.14, which no program of ours runs on.
-                Some(true) | None => Ok(path),
+                Some(true) | None => Ok(seen),
                 Some(false) => Err(io::ErrorKind::NotFound.into()),
             }
         }))

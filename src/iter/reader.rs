@@ -50,7 +50,7 @@ pub type UringFileReader = UringReader<RegisteredFile>;
 /// it can use it.
 #[must_use]
 pub struct UringReader<R: RingRecord> {
-    tables: Tables<R>,
+    pub(super) tables: Tables<R>,
 }
 
 impl<R: RingRecord> Options<R> {

@@ -63,7 +63,7 @@ impl fmt::Display for EpollEvents {
     }
 }
 
-/// One item of an epoll set: 56 bytes, written in place by the kernel side and
+/// One item of an epoll set: 64 bytes, written in place by the kernel side and
 /// lent without a copy.
 ///
 /// Source: `struct epitem`, fs/eventpoll.c.
@@ -77,7 +77,7 @@ pub struct EpollItem {
 }
 
 const _: () = {
-    assert!(size_of::<EpollItem>() == 56 && align_of::<EpollItem>() == 8);
+    assert!(size_of::<EpollItem>() == 64 && align_of::<EpollItem>() == 8);
     assert!(std::mem::offset_of!(EpollItem, fd) == 8);
     assert!(std::mem::offset_of!(EpollItem, events) == 12);
     assert!(std::mem::offset_of!(EpollItem, file) == 16);
@@ -152,13 +152,14 @@ mod tests {
     }
 
     proptest! {
-        /// Any 56 bytes are a record that can be looked at.
+        /// Any 64 bytes are a record that can be looked at.
         #[test]
         fn hostile_bytes_never_panic(bytes in proptest::array::uniform32(any::<u8>()),
-                                     more in proptest::array::uniform24(any::<u8>())) {
+                                     more in proptest::array::uniform32(any::<u8>())) {
             let all = [&bytes[..], &more[..]].concat();
             let item = EpollItem::read_from_bytes(&all).unwrap();
             let _ = (item.fd(), item.data(), item.events(), item.file().kind());
+            let _ = (item.file().inner_path(), item.file().open_flags().to_string());
             let _ = format!("{item:?}");
             let _ = item.check(0, 12);
         }

@@ -15,7 +15,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use buf::{BufFields, Direction, RegisteredBuf, RegisteredBufs};
 pub use epoll::{EpollEvents, EpollItem};
-pub use file::{FileIdentity, FileKind, RegisteredFile};
+pub use file::{FileFlags, FileIdentity, FileKind, RegisteredFile};
 pub use segment::Segment;
 pub use snapshot::{Consistency, Snapshot};
 

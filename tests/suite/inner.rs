@@ -34,6 +34,7 @@ pub(crate) fn run(mode: &str) -> ExitCode {
         "great-descriptor" => super::finding::inside_great_descriptor(),
         "epoll-numbers" => super::epoll_sets::inside_numbers(),
         "thread-descriptors" => super::attach::inside_thread_descriptors(),
+        "files-on-overlayfs" => super::file_facts::inside_overlayfs(),
         "few-descriptors" => super::errors::inside_few_descriptors(),
         "instructions" => super::instructions::inside(),
         "observer" => super::observer::inside(),

@@ -47,6 +47,7 @@ mod epoll_torn;
 mod errors;
 mod examples;
 mod fakes;
+mod file_facts;
 mod files;
 mod finding;
 mod forks;
@@ -125,6 +126,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         forks::trials(),
         holders::trials(),
         fakes::trials(),
+        file_facts::trials(),
         files::trials(),
         tables::trials(),
         threads::trials(),

@@ -37,7 +37,7 @@ const BUF_KEYS: [&str; 17] = [
     "kernel",
     "direction",
 ];
-const RING_KEYS: [&str; 21] = [
+const RING_KEYS: [&str; 23] = [
     "type",
     "ring",
     "holders",
@@ -54,6 +54,8 @@ const RING_KEYS: [&str; 21] = [
     "nr_slots",
     "nr_bufs",
     "nr_files",
+    "nr_file_slots",
+    "nr_files_filled",
     "pinned_bytes",
     "acct_bytes",
     "charged_uid",
@@ -147,6 +149,7 @@ fn assert_ring(record: &Value, pid: u32, ring: &RingReport, way: Way) {
     assert_eq!(record["nr_slots"], ring.bufs.len());
     assert_eq!(record["nr_bufs"], ring.bufs.iter().flatten().count());
     assert_eq!(record["nr_files"], ring.nr_files);
+    assert_eq!(record["nr_file_slots"], ring.nr_files);
     assert_eq!(record["pinned_bytes"], pinned_bytes(&ring.expected()));
     if way != Way::Fdinfo {
         assert_eq!(record["flags"], ring.flags);

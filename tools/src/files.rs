@@ -1,13 +1,15 @@
 //! `uringctl files`: the registered files of each ring, and which of them its
 //! process also has a descriptor for.
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{json, Value};
 use uring_bpf_iter::{
     Backend, Consistency, DescriptorReader, Descriptors, Error, FileIdentity, RegisteredFile, Ring,
     UringFileIter, UringFileReader,
@@ -19,7 +21,7 @@ use crate::json::{time_ms, Line};
 use crate::process::Containers;
 use crate::rings;
 use crate::table::Table;
-use crate::text::{self, count, device, how_read, or_unknown, printable};
+use crate::text::{self, count, device, how_read, kind, open_flags, or_unknown, printable, size};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -60,7 +62,7 @@ struct Seen<'a> {
     backend: Backend,
     /// `None` without registered files, which could be among them.
     descriptors: Option<Descriptors>,
-    /// One for each slot; `None` without --paths.
+    /// One for each slot, as the kernel shows it; `None` without --paths.
     paths: Vec<Option<PathBuf>>,
 }
 
@@ -68,6 +70,12 @@ impl Seen<'_> {
     fn owner_fds(&self, file: &FileIdentity) -> &[i32] {
         let descriptors = self.descriptors.as_ref();
         descriptors.map_or(&[], |descriptors| descriptors.of(file))
+    }
+
+    /// The device that stat(2) tells, where a record does not say it.
+    fn stat_device(&self, slot: &RegisteredFile) -> Option<(u32, u32)> {
+        let file = slot.file().filter(|file| file.stat_device().is_none())?;
+        self.descriptors.as_ref()?.stat_device(file)?.ok()
     }
 }
 
@@ -91,7 +99,7 @@ impl Looker {
         let args = &options.rings;
         let snapshot = args.read(&mut self.reader, ring)?;
         let (consistency, backend) = (snapshot.consistency(), snapshot.backend());
-        let files = snapshot.to_vec();
+        let mut files = snapshot.to_vec();
         let descriptors = match files.iter().all(RegisteredFile::is_empty_slot) {
             true => None,
             false => Some(self.owners.descriptors(args.holder(ring).tid)?),
@@ -99,9 +107,11 @@ impl Looker {
         let paths = match &descriptors {
             Some(descriptors) if options.paths => {
                 let iter = self.paths.of(args, ring)?;
-                (files.iter())
+                let mut paths = (files.iter())
                     .map(|slot| path(iter, descriptors, slot))
-                    .collect::<Result<_, _>>()?
+                    .collect::<Result<Vec<_>, _>>()?;
+                self.look_again(args, ring, &mut files, &mut paths);
+                paths
             }
             _ => vec![None; files.len()],
         };
@@ -114,6 +124,61 @@ impl Looker {
             paths,
         })
     }
+
+    /// Adds the paths that only the text of the ring has, and takes the records of now for
+    /// files that are still in their slots: a path that ends in ` (deleted)` may be that of
+    /// a file that was deleted since.
+    ///
+    /// A look that fails changes nothing, so that these paths stay unknown.
+    fn look_again(
+        &mut self,
+        args: &Rings,
+        ring: &Ring,
+        files: &mut [RegisteredFile],
+        paths: &mut [Option<PathBuf>],
+    ) {
+        let mut slots = files.iter().zip(&*paths);
+        let is_unknown = |(slot, path): (&RegisteredFile, &Option<PathBuf>)| {
+            !slot.is_empty_slot() && path.is_none()
+        };
+        let any_unknown = slots.clone().any(is_unknown);
+        let any_marked = slots.any(|(slot, path)| is_marked(slot, path.as_deref()));
+        if !any_unknown && !any_marked {
+            return;
+        }
+        let told = match any_unknown {
+            true => self.reader.paths(ring).unwrap_or_default(),
+            false => Vec::new(),
+        };
+        let Ok(now) = args.read(&mut self.reader, ring) else {
+            return;
+        };
+        let mut told = told.into_iter();
+        for (at, (slot, path)) in files.iter_mut().zip(paths).enumerate() {
+            let told = told.next().flatten();
+            let now = now.get(at).filter(|now| is_same(slot, now));
+            let Some(now) = now else {
+                continue;
+            };
+            *slot = *now;
+            if path.is_none() {
+                *path = told;
+            }
+        }
+    }
+}
+
+/// True for a slot that holds the file that it held before.
+fn is_same(before: &RegisteredFile, now: &RegisteredFile) -> bool {
+    let same = |(before, now): (&FileIdentity, &FileIdentity)| before.same_file(now);
+    before.tag() == now.tag() && before.file().zip(now.file()).is_some_and(same)
+}
+
+/// True for a path that says of a file that it is deleted, where its record does not.
+fn is_marked(slot: &RegisteredFile, path: Option<&Path>) -> bool {
+    let deleted = slot.file().and_then(FileIdentity::is_deleted);
+    let marked = |path: &Path| path.as_os_str().as_bytes().ends_with(b" (deleted)");
+    deleted == Some(false) && path.is_some_and(marked)
 }
 
 /// Reads descriptors, by what is loaded when it is first needed.
@@ -145,7 +210,7 @@ impl Paths {
     }
 }
 
-/// By a descriptor of the process, else by the kernel's iterator.
+/// As the record says it, by a descriptor of the process, else by the kernel's iterator.
 fn path(
     iter: &mut UringFileIter,
     descriptors: &Descriptors,
@@ -154,6 +219,9 @@ fn path(
     let Some(file) = slot.file() else {
         return Ok(None);
     };
+    if let Some(path) = file.inner_path() {
+        return Ok(Some(path.into()));
+    }
     match descriptors.path(file) {
         Some(Ok(path)) => Ok(Some(path)),
         _ => match iter.path(slot.index()) {
@@ -168,11 +236,16 @@ fn path(
 fn shown<'a>(
     args: &Rings,
     seen: &'a Seen<'_>,
-) -> impl Iterator<Item = (&'a RegisteredFile, Option<String>)> {
+) -> impl Iterator<Item = (&'a RegisteredFile, Option<&'a Path>)> {
     let all = args.all_slots;
+    let bare = |(slot, path): (&'a RegisteredFile, &'a Option<PathBuf>)| {
+        let path = path.as_deref();
+        let path = path.map(|path| slot.file().map_or(path, |file| file.unmarked(path)));
+        (slot, path)
+    };
     (seen.files.iter().zip(&seen.paths))
         .filter(move |(slot, _)| all || !slot.is_empty_slot())
-        .map(|(slot, path)| (slot, path.as_ref().map(|path| path.display().to_string())))
+        .map(bare)
 }
 
 fn print_json(
@@ -186,13 +259,16 @@ fn print_json(
         "backend": seen.backend.to_string(),
         "consistency": seen.consistency.to_string(),
         "nr_files": seen.files.len(),
+        "nr_file_slots": seen.files.len(),
+        "nr_files_filled": seen.files.iter().filter_map(RegisteredFile::file).count(),
     });
     rings::line(containers, seen.ring, read)?.print(out)?;
     let mut line = Line::new("file").with(args.key(seen.ring))?;
     for (slot, path) in shown(args, seen) {
         let file = File {
-            slot,
-            path,
+            slot: described(seen, slot)?,
+            path: path.map(Path::to_string_lossy),
+            path_bytes: path.and_then(bytes_of),
             owner_pid: args.holder(seen.ring).pid,
             owner_fds: slot.file().map(|file| seen.owner_fds(file)),
         };
@@ -205,10 +281,37 @@ fn print_json(
 #[derive(Serialize)]
 struct File<'a> {
     #[serde(flatten)]
-    slot: &'a RegisteredFile,
-    path: Option<String>,
+    slot: Described<'a>,
+    path: Option<Cow<'a, str>>,
+    /// In hexadecimal, of a path that is not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_bytes: Option<String>,
     owner_pid: u32,
     owner_fds: Option<&'a [i32]>,
+}
+
+/// A record as it is, or with what was found out beside it.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Described<'a> {
+    Record(&'a RegisteredFile),
+    Completed(Value),
+}
+
+fn described<'a>(seen: &Seen<'_>, slot: &'a RegisteredFile) -> io::Result<Described<'a>> {
+    let Some((major, minor)) = seen.stat_device(slot) else {
+        return Ok(Described::Record(slot));
+    };
+    let mut keys = serde_json::to_value(slot)?;
+    keys["stat_device"] = format!("{major}:{minor}").into();
+    Ok(Described::Completed(keys))
+}
+
+/// The bytes of a path that is not UTF-8.
+fn bytes_of(path: &Path) -> Option<String> {
+    let bytes = path.as_os_str().as_bytes();
+    let is_text = std::str::from_utf8(bytes).is_ok();
+    (!is_text).then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn print_table(options: &Options, seen: &Seen<'_>, out: &mut dyn Write) -> Result<(), Stop> {
@@ -231,18 +334,20 @@ fn print_table(options: &Options, seen: &Seen<'_>, out: &mut dyn Write) -> Resul
             "KIND",
             "INODE",
             "DEVICE",
+            "SIZE",
+            "LINKS",
             "FLAGS",
             "POSITION",
             "OWNER FDS",
             "TAG",
             "PATH",
         ];
-        let mut table = Table::new(header, &[0, 2, 3, 4, 5, 7]);
+        let mut table = Table::new(header, &[0, 2, 3, 4, 5, 7, 9]);
         for (slot, path) in shown(args, seen) {
             table.add(row(seen, slot, path));
         }
         if !options.paths {
-            table.hide(8);
+            table.hide(10);
         }
         table.print_indented(out)?;
     }
@@ -250,23 +355,25 @@ fn print_table(options: &Options, seen: &Seen<'_>, out: &mut dyn Write) -> Resul
     Ok(())
 }
 
-fn row(seen: &Seen<'_>, slot: &RegisteredFile, path: Option<String>) -> Vec<String> {
+fn row(seen: &Seen<'_>, slot: &RegisteredFile, path: Option<&Path>) -> Vec<String> {
     let Some(file) = slot.file() else {
         return vec![slot.index().to_string(), "empty".into()];
     };
     let fds: Vec<String> = (seen.owner_fds(file).iter()).map(i32::to_string).collect();
     vec![
         slot.index().to_string(),
-        file.kind().to_string(),
+        kind(file),
         file.inode().to_string(),
         device(file),
-        format!("{:#o}", file.flags()),
+        size(file),
+        or_unknown(file.nlink()),
+        open_flags(file),
         file.position().to_string(),
         match fds.is_empty() {
             true => "none".into(),
             false => fds.join(","),
         },
         format!("{:#x}", slot.tag()),
-        or_unknown(path.map(|path| printable(&path))),
+        or_unknown(path.map(|path| printable(&path.to_string_lossy()))),
     ]
 }

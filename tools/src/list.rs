@@ -116,7 +116,11 @@ fn row(args: &Rings, ring: &Ring, container: &Container) -> [String; 20] {
         cq_tail,
         bufs,
         or_unknown(ring.pinned.map(pinned)),
-        or_unknown(ring.nr_files),
+        format!(
+            "{}/{}",
+            or_unknown(ring.nr_files_filled),
+            or_unknown(ring.nr_files)
+        ),
         ring.sqpoll
             .map_or_else(String::new, |sqpoll| or_unknown(sqpoll.tid)),
         or_unknown(container.ns_pid),

@@ -3,7 +3,9 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
-use uring_bpf_iter::{Consistency, FileIdentity, Holder, Ring, SetupFlags, Via};
+use uring_bpf_iter::{
+    Consistency, FileFlags, FileIdentity, FileKind, Holder, Ring, SetupFlags, Via,
+};
 
 use crate::args::Rings;
 
@@ -100,6 +102,44 @@ pub(crate) fn how_read(consistency: Consistency, lock: &str) -> String {
 pub(crate) fn device(file: &FileIdentity) -> String {
     let (major, minor) = file.device();
     format!("{major}:{minor}")
+}
+
+/// What a file is, with what tells it from others of its kind, and whether it is deleted.
+pub(crate) fn kind(file: &FileIdentity) -> String {
+    let named = match file.kind() {
+        FileKind::Regular | FileKind::AnonInode | FileKind::Other => file.anon_kind(),
+        _ => None,
+    };
+    let mut text = named.map_or_else(|| file.kind().to_string(), printable);
+    if let Some((major, minor)) = file.rdev() {
+        text += &format!(" {major}:{minor}");
+    }
+    if let Some(id) = file.eventfd_id() {
+        text += &format!(" {id}");
+    }
+    if file.is_deleted() == Some(true) {
+        text += " (deleted)";
+    }
+    text
+}
+
+/// The flags of an open file, without the one that open(2) always sets here.
+pub(crate) fn open_flags(file: &FileIdentity) -> String {
+    let flags = match cfg!(target_pointer_width = "64") {
+        true => file.open_flags() - FileFlags::O_LARGEFILE,
+        false => file.open_flags(),
+    };
+    flags.to_string()
+}
+
+/// The size of a file that has one.
+pub(crate) fn size(file: &FileIdentity) -> String {
+    match file.kind() {
+        FileKind::Regular | FileKind::Directory | FileKind::Other => {
+            or_unknown(file.size().map(human))
+        }
+        _ => "-".into(),
+    }
 }
 
 /// A name that anybody may have chosen, without anything that a terminal obeys.

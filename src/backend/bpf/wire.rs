@@ -213,6 +213,8 @@ pub(crate) struct RingSighting {
     pub(crate) nr_filled: u32,
     pub(crate) comm: [u8; 16],
     pub(crate) thread_comm: [u8; 16],
+    pub(crate) nr_files_filled: u32,
+    pub(crate) pad: u32,
 }
 
 /// `struct epoll_sighting`
@@ -250,11 +252,12 @@ const _: () = {
     assert!(offset_of!(FrameRequest, fd) == 8);
     assert!(offset_of!(FrameReply, page_bytes) == 8);
     assert!(offset_of!(FrameReply, linear) == 12);
-    assert!(size_of::<RingSighting>() == 160);
+    assert!(size_of::<RingSighting>() == 168);
     assert!(offset_of!(RingSighting, pid) == 48);
     assert!(offset_of!(RingSighting, setup_flags) == 76);
     assert!(offset_of!(RingSighting, nr_bufs) == 104);
     assert!(offset_of!(RingSighting, comm) == 128);
+    assert!(offset_of!(RingSighting, nr_files_filled) == 160);
     assert!(size_of::<EpollSighting>() == 80);
     assert!(offset_of!(EpollSighting, inode) == 16);
     assert!(offset_of!(EpollSighting, pid) == 24);

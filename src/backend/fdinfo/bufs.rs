@@ -73,8 +73,8 @@ impl Reader<RegisteredBuf> for BufReader {
 }
 
 /// A ring by one of its descriptors, and by the next one when that is the ring no more.
-struct Source {
-    locator: Locator,
+pub(super) struct Source {
+    pub(super) locator: Locator,
     /// The descriptors that were not asked yet, the next one last.
     others: Vec<(u32, i32)>,
     /// Of the one that was asked last.
@@ -83,7 +83,7 @@ struct Source {
 
 impl Source {
     /// Whether a descriptor still is this ring is seen when it is read.
-    fn open(locator: Locator) -> Result<Self, NotOpened> {
+    pub(super) fn open(locator: Locator) -> Result<Self, NotOpened> {
         proc::check()?;
         let mut others: Vec<(u32, i32)> = locator
             .places
@@ -110,7 +110,7 @@ impl Source {
     }
 
     /// The text of the first descriptor that still is this ring.
-    fn read(&mut self, bytes: &mut Vec<u8>, memory: Vec<RegisteredBuf>) -> Result<Text> {
+    pub(super) fn read(&mut self, bytes: &mut Vec<u8>, memory: Vec<RegisteredBuf>) -> Result<Text> {
         let mut memory = memory;
         loop {
             if self.fdinfo.read(bytes)? {

@@ -8,6 +8,7 @@ mod bufs;
 mod epoll;
 mod file;
 mod numbers;
+pub(crate) mod paths;
 mod proc;
 mod search;
 mod sets;

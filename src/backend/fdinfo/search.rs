@@ -320,7 +320,7 @@ impl ProcSearch {
             return Ring::unknown(inode);
         };
         let ring = match text.inode.is_none_or(|other| other == inode) {
-            true => described(inode, &text),
+            true => described(inode, &text, &self.text),
             // The number has gone to another ring.
             false => Ring::unknown(inode),
         };
@@ -340,7 +340,10 @@ impl ProcSearch {
     }
 }
 
-fn described(inode: u64, text: &RingText) -> Ring {
+fn described(inode: u64, text: &RingText, bytes: &[u8]) -> Ring {
+    // One line each; before 6.18, names that may hold anything.
+    let lines = |list: &[u8]| memchr::memchr_iter(b'\n', list).count();
+    let filled = prints_under_lock().then(|| lines(&bytes[text.files.clone()]));
     Ring {
         sq: Some(Queue {
             entries: text.sq_entries,
@@ -359,6 +362,7 @@ fn described(inode: u64, text: &RingText) -> Ring {
         }),
         nr_bufs: Some(text.nr_bufs),
         nr_files: Some(text.nr_files),
+        nr_files_filled: filled.and_then(|filled| filled.try_into().ok()),
         pinned: text
             .bufs
             .as_deref()

@@ -1,6 +1,11 @@
 //! Decodes what io_uring_show_fdinfo prints (io_uring/fdinfo.c; in 6.1
 //! and 6.12 with unescaped names of registered files between the lines).
 
+use std::ffi::OsString;
+use std::ops::Range;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
 use crate::backend::fdinfo::numbers;
 use crate::error::{Error, Result};
 use crate::record::RegisteredBuf;
@@ -19,6 +24,8 @@ pub(super) struct RingText {
     pub(super) sq_thread: Option<u32>,
     pub(super) sq_cpu: Option<u32>,
     pub(super) nr_files: u32,
+    /// Where in the text the list of files is, empty if the kernel left it out.
+    pub(super) files: Range<usize>,
     pub(super) nr_bufs: u32,
     /// `None` if the kernel left the list out.
     pub(super) bufs: Option<Vec<RegisteredBuf>>,
@@ -71,7 +78,10 @@ pub(super) fn parse(
     let nr_files = files.count()?;
     // File names come before the list of buffers and may hold anything, a
     // forged title too. Nothing after the list holds free text.
+    let at = |rest: &[u8]| bytes.len() - rest.len();
+    let list = at(rest);
     let mut rest = last_line(rest, b"UserBufs:").unwrap_or_default();
+    let list = list..at(rest);
     let title = whole
         .next_line(&mut rest)
         .ok_or_else(|| files.wrong("no UserBufs line after UserFiles"))?;
@@ -101,9 +111,53 @@ pub(super) fn parse(
         sq_thread: header.sq_thread.flatten(),
         sq_cpu: header.sq_cpu.flatten(),
         nr_files,
+        files: list,
         nr_bufs,
         bufs,
     }))
+}
+
+/// The paths in a list of files as it is printed from 6.18 on: one line for each slot
+/// that is not empty, with its index. `None` for a list of another form.
+pub(super) fn paths(list: &[u8], nr: u32) -> Option<Vec<Option<PathBuf>>> {
+    /// IORING_MAX_FIXED_FILES, io_uring/rsrc.h.
+    const MOST: u32 = 1 << 20;
+    if nr > MOST {
+        return None;
+    }
+    let mut paths = vec![None; nr as usize];
+    let mut next = 0;
+    for line in list.split_inclusive(|&byte| byte == b'\n') {
+        let mut line = line.strip_suffix(b"\n")?;
+        numbers::skip_spaces(&mut line);
+        let index = usize::try_from(numbers::decimal(&mut line)?).ok()?;
+        let path = line.strip_prefix(b": ")?;
+        if index < next {
+            return None;
+        }
+        // Without a path where d_path() has none (ENAMETOOLONG, say).
+        let path = (!path.is_empty()).then(|| OsString::from_vec(unescaped(path)).into());
+        *paths.get_mut(index)? = path;
+        next = index + 1;
+    }
+    Some(paths)
+}
+
+/// What mangle_path() (fs/seq_file.c) has made of a path: the bytes that would confuse,
+/// the backslash among them, are a backslash and three octal digits.
+fn unescaped(mut text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    while let Some((&first, after)) = text.split_first() {
+        text = after;
+        match (first, after) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', rest @ ..]) => {
+                bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                text = rest;
+            }
+            _ => bytes.push(first),
+        }
+    }
+    bytes
 }
 
 /// The lines before the list of files: of lines of one name the first.
@@ -384,8 +438,12 @@ mod tests {
             "x\nPollList:\n",
             "x\nUserFiles:\t9\nSqMask:\t0x0\nino:\t1",
         ] {
+            let wanted = ring(QUIET.as_bytes()).unwrap();
             let forged = ring(QUIET.replace("/tmp/a", name).as_bytes()).unwrap();
-            assert_eq!(forged, ring(QUIET.as_bytes()).unwrap(), "{name}");
+            // The list is as long as the name in it.
+            let longer = name.len() - "/tmp/a".len();
+            let files = wanted.files.start..wanted.files.end + longer;
+            assert_eq!(forged, RingText { files, ..wanted }, "{name}");
         }
     }
 
@@ -407,6 +465,26 @@ mod tests {
             ("0x7f0000003000/1", "0x7f0000003000/18446744073709551616"),
         ] {
             assert!(ring(QUIET.replace(from, to).as_bytes()).is_err(), "{to}");
+        }
+    }
+
+    #[test]
+    fn paths_are_those_of_their_slots_byte_for_byte() {
+        let list = b"    0: /tmp/a\\040b\\134c\n    3: socket:[17]\n   10: /\xff\\012\n   11: \n";
+        let path = |bytes: &[u8]| Some(PathBuf::from(OsString::from_vec(bytes.to_vec())));
+        let seen = paths(list, 12).unwrap();
+        assert_eq!(seen.len(), 12);
+        assert_eq!(seen[0], path(b"/tmp/a b\\c"));
+        assert_eq!(seen[3], path(b"socket:[17]"));
+        assert_eq!(seen[10], path(b"/\xff\n"));
+        assert_eq!(seen.iter().flatten().count(), 3);
+        for wrong in [
+            &b"    0: /a\n    0: /b\n"[..],
+            b"   12: /a\n",
+            b"    0: /a",
+            b"/a\n",
+        ] {
+            assert_eq!(paths(wrong, 12), None);
         }
     }
 

@@ -62,8 +62,9 @@ pub use session::{
 };
 pub use submit::{Done, Pending, Request};
 pub use sys::{
-    cpu_time, cpu_time_of_children, end_thread, fork_chain, fork_holder, fork_survivor,
-    in_forked_child, interrupt_every, page_size, set_uid, unshare_descriptors,
+    bpf_map, cpu_time, cpu_time_of_children, end_thread, fork_chain, fork_holder, fork_survivor,
+    in_forked_child, interrupt_every, page_size, set_uid, signalfd, timerfd, unshare_descriptors,
+    userfaultfd_of_nothing,
 };
 pub use ublk::KernelBuf;
 pub use witness::PipeWitness;

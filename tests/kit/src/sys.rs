@@ -9,12 +9,14 @@ mod ring;
 
 use std::io;
 
+pub use bpf::bpf_map;
 pub(crate) use bpf::{
     enable_stats, iter_create, link_create, link_info, link_update, pin, prog_load, prog_name, Insn,
 };
 pub(crate) use file::{
     epoll_create, epoll_ctl, epoll_wait_into, file_flags, hung_up, pipe, replace, set_nonblocking,
 };
+pub use file::{signalfd, timerfd, userfaultfd_of_nothing};
 pub use mem::page_size;
 pub(crate) use mem::{readable, uffd_range, userfaultfd, Mapping};
 pub use process::{

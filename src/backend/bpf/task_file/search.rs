@@ -107,6 +107,7 @@ fn ring(row: &wire::RingSighting) -> Ring {
         // All bits set is a table that is just being changed.
         nr_bufs: (row.nr_bufs != u32::MAX).then_some(row.nr_bufs),
         nr_files: (row.nr_files != u32::MAX).then_some(row.nr_files),
+        nr_files_filled: (row.nr_files_filled != u32::MAX).then_some(row.nr_files_filled),
         pinned: has(wire::RING_SUM_VERIFIED).then(|| Pinned {
             consistency: Consistency::Verified,
             buffers: row.nr_filled,

@@ -219,6 +219,16 @@ pub(crate) fn link_update(link: BorrowedFd<'_>, prog: BorrowedFd<'_>) -> io::Res
     unsafe { bpf(LINK_UPDATE, &mut attr) }.map(drop)
 }
 
+/// BPF_MAP_CREATE of an array of one number.
+pub fn bpf_map() -> io::Result<OwnedFd> {
+    const MAP_CREATE: u32 = 0;
+    const ARRAY: u32 = 2;
+    // Type, sizes of key and value, number of entries; and what this leaves at 0.
+    let mut attr = [ARRAY, 4, 8, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+    // SAFETY: the start of union bpf_attr, which holds no address.
+    unsafe { bpf(MAP_CREATE, &mut attr) }.map(owned)
+}
+
 /// BPF_ITER_CREATE.
 pub(crate) fn iter_create(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let mut attr = IterCreate {

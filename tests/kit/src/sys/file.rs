@@ -41,6 +41,27 @@ fn owned(fd: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
+/// timerfd_create(2).
+pub fn timerfd() -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers.
+    let fd = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC) };
+    Ok(owned(check(fd.into())? as RawFd))
+}
+
+/// signalfd(2), of no signal.
+pub fn signalfd() -> io::Result<OwnedFd> {
+    // SAFETY: for this struct all zeroes is a value.
+    let none: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: reads one set of signals, ours for the call.
+    let fd = unsafe { libc::signalfd(-1, &none, libc::SFD_CLOEXEC) };
+    Ok(owned(check(fd.into())? as RawFd))
+}
+
+/// userfaultfd(2), of no memory.
+pub fn userfaultfd_of_nothing() -> io::Result<OwnedFd> {
+    super::mem::userfaultfd().map(OwnedFd::from)
+}
+
 /// poll(2): whether all other ends are closed, within `limit`.
 pub(crate) fn hung_up(fd: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
     let mut pollfd = libc::pollfd {
