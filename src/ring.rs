@@ -110,9 +110,36 @@ pub struct Holder {
     pub name: String,
     /// The name of the thread, if it is not the leader.
     pub thread_name: Option<String>,
+    /// All bytes of `name`, if these are not UTF-8: a process may give itself any name.
+    pub name_bytes: Option<Vec<u8>>,
+    /// The same for `thread_name`.
+    pub thread_name_bytes: Option<Vec<u8>>,
+}
+
+/// A task as it calls itself: the name of its process, and its own if it is another thread
+/// than the leader.
+#[derive(Debug, Clone)]
+pub(crate) struct Names {
+    pub(crate) process: Vec<u8>,
+    pub(crate) thread: Option<Vec<u8>>,
 }
 
 impl Holder {
+    pub(crate) fn new((pid, tid): (u32, u32), via: Via, uid: u32, names: Names) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let raw = |bytes: Vec<u8>| String::from_utf8(bytes).err().map(|e| e.into_bytes());
+        Self {
+            pid,
+            tid,
+            via,
+            uid,
+            name: text(&names.process),
+            thread_name: names.thread.as_deref().map(text),
+            name_bytes: raw(names.process),
+            thread_name_bytes: names.thread.and_then(raw),
+        }
+    }
+
     /// The descriptor, `None` for a registered descriptor or a mapping.
     pub fn fd(&self) -> Option<RawFd> {
         match self.via {

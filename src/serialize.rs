@@ -97,7 +97,20 @@ as_map!(Holder, |holder, map| {
     map.serialize_entry("uid", &holder.uid)?;
     map.serialize_entry("name", &holder.name)?;
     map.serialize_entry("thread_name", &holder.thread_name)?;
+    for (key, bytes) in [
+        ("name_bytes", &holder.name_bytes),
+        ("thread_name_bytes", &holder.thread_name_bytes),
+    ] {
+        if let Some(bytes) = bytes {
+            map.serialize_entry(key, &hexadecimal(bytes))?;
+        }
+    }
 });
+
+/// Bytes that are not text.
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// Without the number, which has its own key in [`Holder`].
 impl Serialize for Via {
@@ -246,16 +259,15 @@ mod tests {
     use serde_json::{json, to_value};
 
     use super::*;
+    use crate::ring::Names;
 
     #[test]
     fn a_ring_of_which_little_is_known_has_every_key() {
-        let holder = Holder {
-            pid: 7,
-            tid: 8,
-            via: Via::Registered(3),
-            uid: 0,
-            name: "a\u{7}b".into(),
+        let names = Names {
+            process: b"a\x07b".into(),
+            thread: Some(b"\xff".into()),
         };
+        let holder = Holder::new((7, 8), Via::Registered(3), 0, names);
         let ring = Ring {
             flags: Some(SetupFlags::SQPOLL | SetupFlags::from_bits_retain(1 << 30)),
             charged: Some(Charged::User {
@@ -270,6 +282,7 @@ mod tests {
             "holders": [{
                 "pid": 7, "tid": 8, "fd": null, "via": "registered", "registered_index": 3,
                 "uid": 0, "name": "a\u{7}b",
+                "thread_name": "\u{fffd}", "thread_name_bytes": "ff",
             }],
             "creator_uid": null,
             "flags": 0x4000_0002u32, "flag_names": ["SQPOLL", "0x40000000"],

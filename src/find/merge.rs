@@ -145,6 +145,8 @@ mod tests {
             uid: 0,
             name: String::new(),
             thread_name: None,
+            name_bytes: None,
+            thread_name_bytes: None,
         }
     }
 

@@ -23,6 +23,7 @@ trials![
     a_thread_that_shares_its_descriptors,
     the_leader_has_ended,
     the_tool_when_the_leader_has_ended,
+    names_that_are_not_utf8,
 ];
 
 const BACKENDS: [Backend; 2] = [Backend::TaskFile, Backend::Fdinfo];
@@ -332,5 +333,29 @@ fn the_tool_when_the_leader_has_ended() -> Outcome {
         assert_eq!((bufs.len(), &told[..], code), (2, "", Some(0)), "{asked}");
         assert_eq!(bufs[1]["len"], said.bytes, "{asked}");
     }
+    done()
+}
+
+/// Gives itself a name that is not text, and looks at itself.
+pub(crate) fn inside_strange_name() {
+    rustix::thread::set_name(c"a/\xff\nb").expect("a name");
+    let ring = make(1);
+    for backend in BACKENDS {
+        let asked = format!("list --backend {backend} --format json --pid {}", ring.tid);
+        let (rings, told, code) = lines(&asked);
+        assert_eq!((rings.len(), &told[..], code), (1, "", Some(0)), "{asked}");
+        let holder = &rings[0]["holders"][0];
+        let names = (&holder["name"], &holder["name_bytes"]);
+        assert_eq!(
+            names,
+            (&json!("a/\u{fffd}\nb"), &json!("612fff0a62")),
+            "{asked}"
+        );
+        assert!(holder.get("thread_name_bytes").is_none(), "{asked}");
+    }
+}
+
+fn names_that_are_not_utf8() -> Outcome {
+    super::inner::expect_done(&mut again("strange-name"));
     done()
 }

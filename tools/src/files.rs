@@ -18,7 +18,7 @@ use uring_bpf_iter::{
 use crate::args::{Format, Rings};
 use crate::exit::Stop;
 use crate::json::{time_ms, Line};
-use crate::process::Containers;
+use crate::process::{hexadecimal, Containers};
 use crate::rings;
 use crate::table::Table;
 use crate::text::{self, count, device, how_read, kind, open_flags, or_unknown, printable, size};
@@ -268,7 +268,7 @@ fn print_json(
         let file = File {
             slot: described(seen, slot)?,
             path: path.map(Path::to_string_lossy),
-            path_bytes: path.and_then(bytes_of),
+            path_bytes: path.and_then(|path| hexadecimal(path.as_os_str().as_bytes())),
             owner_pid: args.holder(seen.ring).pid,
             owner_fds: slot.file().map(|file| seen.owner_fds(file)),
         };
@@ -305,13 +305,6 @@ fn described<'a>(seen: &Seen<'_>, slot: &'a RegisteredFile) -> io::Result<Descri
     let mut keys = serde_json::to_value(slot)?;
     keys["stat_device"] = format!("{major}:{minor}").into();
     Ok(Described::Completed(keys))
-}
-
-/// The bytes of a path that is not UTF-8.
-fn bytes_of(path: &Path) -> Option<String> {
-    let bytes = path.as_os_str().as_bytes();
-    let is_text = std::str::from_utf8(bytes).is_ok();
-    (!is_text).then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn print_table(options: &Options, seen: &Seen<'_>, out: &mut dyn Write) -> Result<(), Stop> {

@@ -15,6 +15,7 @@ use crate::backend::select::NotOpened;
 use crate::locator::Locator;
 use crate::record::{EpollItem, Plain, RegisteredBuf, RegisteredFile, Segment};
 use crate::ring::Sighting;
+use crate::tasks::Tasks;
 
 fn opened<T>(result: Result<T, NotOpened>) -> T {
     match result {
@@ -48,7 +49,7 @@ struct Seen {
 /// One form of the programs looks at a ring.
 fn look(locator: &Locator) -> Seen {
     let found = opened(Finder::open(&RINGS))
-        .look(Some(std::process::id()), true)
+        .look(Tasks::Process(std::process::id()), true)
         .unwrap();
     let mut seen: Vec<String> = found
         .sightings
@@ -69,7 +70,7 @@ fn look(locator: &Locator) -> Seen {
 /// The items of an epoll set, as the programs see them, and the ways in which we hold it.
 fn items(locator: &Locator) -> (Vec<EpollItem>, Vec<String>) {
     let found = opened(Finder::open(&SETS))
-        .look(Some(std::process::id()), false)
+        .look(Tasks::Process(std::process::id()), false)
         .unwrap();
     let held = |sighting: &&Sighting| sighting.holder.via == locator.places[0].via;
     let held: Vec<Sighting> = found.sightings.iter().filter(held).cloned().collect();

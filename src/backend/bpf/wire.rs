@@ -266,7 +266,12 @@ const _: () = {
 };
 
 /// The name of a task: bytes up to the first NUL.
-pub(crate) fn comm(bytes: &[u8; 16]) -> String {
+pub(crate) fn comm_bytes(bytes: &[u8; 16]) -> &[u8] {
     let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
+    &bytes[..end]
+}
+
+/// The same as text.
+pub(crate) fn comm(bytes: &[u8; 16]) -> String {
+    String::from_utf8_lossy(comm_bytes(bytes)).into_owned()
 }

@@ -23,7 +23,9 @@ use crate::error::{Error, Permission, Result};
 use crate::kernel;
 use crate::locator::RING;
 use crate::record::RegisteredBuf;
-use crate::ring::{Holder, Pinned, Queue, Ring, Seen, Sighting, SqPoll, Unseen, UnseenReason, Via};
+use crate::ring::{
+    Holder, Names, Pinned, Queue, Ring, Seen, Sighting, SqPoll, Unseen, UnseenReason, Via,
+};
 use crate::tasks::{descriptor_tables, process_of, Tasks};
 
 /// Of one ring, and the pause between two.
@@ -261,8 +263,8 @@ struct Task<'a> {
     pid: u32,
     tid: u32,
     fds: BorrowedFd<'a>,
-    /// Its uid, the name of its process, and its name if it is not the leader.
-    known: Option<(u32, String, Option<String>)>,
+    /// Its uid and its names.
+    known: Option<(u32, Names)>,
 }
 
 impl<'a> Task<'a> {
@@ -276,40 +278,38 @@ impl<'a> Task<'a> {
     }
 
     fn holder(&mut self, via: Via) -> io::Result<Holder> {
-        let (uid, name, thread_name) = match &mut self.known {
+        let (uid, names) = match &mut self.known {
             Some(known) => known,
             unknown => unknown.insert(ask(self.fds, self.tid != self.pid)?),
         };
-        Ok(Holder {
-            pid: self.pid,
-            tid: self.tid,
-            via,
-            uid: *uid,
-            name: name.clone(),
-            thread_name: thread_name.clone(),
-        })
+        let task = (self.pid, self.tid);
+        Ok(Holder::new(task, via, *uid, names.clone()))
     }
 }
 
-/// The uid of a task, the name of its process, and its name if it is another thread than
-/// the leader. (A task that has a name had not ended when it was asked for its uid.)
-pub(super) fn ask(
-    fds: BorrowedFd<'_>,
-    is_thread: bool,
-) -> io::Result<(u32, String, Option<String>)> {
+/// The uid of a task, and its names. (A task that has a name had not ended when it was
+/// asked for its uid.)
+pub(super) fn ask(fds: BorrowedFd<'_>, is_thread: bool) -> io::Result<(u32, Names)> {
     let uid = statat(fds, "..", AtFlags::empty())?.st_uid;
     let name = |path| {
         let mut name = Vec::new();
         read_whole(open_in(fds, path, OFlags::empty())?, &mut name)?;
-        Ok::<_, io::Error>(String::from_utf8_lossy(name.trim_ascii_end()).into_owned())
+        // The kernel ends it with a line break; it may have others.
+        name.pop();
+        Ok::<_, io::Error>(name)
     };
-    Ok(match is_thread {
-        false => (uid, name("../comm")?, None),
-        true => {
-            let own = name("../comm")?;
-            (uid, name("../../../comm")?, Some(own))
-        }
-    })
+    let own = name("../comm")?;
+    let names = match is_thread {
+        false => Names {
+            process: own,
+            thread: None,
+        },
+        true => Names {
+            process: name("../../../comm")?,
+            thread: Some(own),
+        },
+    };
+    Ok((uid, names))
 }
 
 impl ProcSearch {

@@ -111,20 +111,13 @@ fn look_at(
             if !known.insert(fd) && !knows_tables {
                 continue;
             }
-            let (uid, name, thread_name) = match &mut task {
+            let (uid, names) = match &mut task {
                 Some(known) => known,
                 unknown => unknown.insert(ask(fds.as_fd(), tid != pid)?),
             };
             sightings.push(Sighting {
                 key: (files.number_of(kcmp::Of { tid, fd }), inode),
-                holder: Holder {
-                    pid,
-                    tid,
-                    via: Via::Descriptor(fd),
-                    uid: *uid,
-                    name: name.clone(),
-                    thread_name: thread_name.clone(),
-                },
+                holder: Holder::new((pid, tid), Via::Descriptor(fd), *uid, names.clone()),
                 files: tid.into(),
                 ring: None,
             });

@@ -6,8 +6,8 @@ use crate::backend::bpf::wire;
 use crate::error::{Error, Result};
 use crate::record::Consistency;
 use crate::ring::{
-    Charged, Holder, Pinned, Queue, Ring, Seen, SetupFlags, Sighting, SqPoll, Unseen, UnseenReason,
-    Via,
+    Charged, Holder, Names, Pinned, Queue, Ring, Seen, SetupFlags, Sighting, SqPoll, Unseen,
+    UnseenReason, Via,
 };
 use crate::sys::bpf;
 
@@ -70,14 +70,15 @@ fn decode_one(row: &wire::RingSighting, via: Via) -> Sighting {
     let has = |flag| row.flags & flag != 0;
     Sighting {
         key: (row.ring, row.inode),
-        holder: Holder {
-            pid: row.pid,
-            tid: row.tid,
+        holder: Holder::new(
+            (row.pid, row.tid),
             via,
-            uid: row.uid,
-            name: wire::comm(&row.comm),
-            thread_name: (row.tid != row.pid).then(|| wire::comm(&row.thread_comm)),
-        },
+            row.uid,
+            Names {
+                process: wire::comm_bytes(&row.comm).into(),
+                thread: (row.tid != row.pid).then(|| wire::comm_bytes(&row.thread_comm).into()),
+            },
+        ),
         files: row.files,
         ring: has(wire::RING_DESCRIBED).then(|| ring(row)),
     }

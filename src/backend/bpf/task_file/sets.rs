@@ -4,7 +4,7 @@ use crate::backend::bpf::program::Forms;
 use crate::backend::bpf::task_file::finder::Wanted;
 use crate::backend::bpf::wire;
 use crate::error::{Error, Result};
-use crate::ring::{Holder, Seen, Sighting, Unseen, UnseenReason, Via};
+use crate::ring::{Holder, Names, Seen, Sighting, Unseen, UnseenReason, Via};
 use crate::sys::bpf;
 
 /// Each program sees all that there is to see.
@@ -46,14 +46,15 @@ fn decode(raw: &[wire::EpollSighting]) -> Result<Seen> {
 fn decode_one(row: &wire::EpollSighting) -> Sighting {
     Sighting {
         key: (row.set, row.inode),
-        holder: Holder {
-            pid: row.pid,
-            tid: row.tid,
-            via: Via::Descriptor(row.fd),
-            uid: row.uid,
-            name: wire::comm(&row.comm),
-            thread_name: (row.tid != row.pid).then(|| wire::comm(&row.thread_comm)),
-        },
+        holder: Holder::new(
+            (row.pid, row.tid),
+            Via::Descriptor(row.fd),
+            row.uid,
+            Names {
+                process: wire::comm_bytes(&row.comm).into(),
+                thread: (row.tid != row.pid).then(|| wire::comm_bytes(&row.thread_comm).into()),
+            },
+        ),
         files: row.files,
         ring: None,
     }
