@@ -122,7 +122,7 @@ fn row(args: &Rings, ring: &Ring, container: &Container) -> [String; 20] {
             or_unknown(ring.nr_files)
         ),
         ring.sqpoll
-            .map_or_else(String::new, |sqpoll| or_unknown(sqpoll.tid)),
+            .map_or_else(|| "-".into(), |sqpoll| or_unknown(sqpoll.tid)),
         or_unknown(container.ns_pid),
         or_unknown(container.cgroup.as_deref().map(printable)),
         flags(ring.flags),
