@@ -115,7 +115,7 @@ pub struct Descriptors {
     numbers: HashSet<RawFd>,
 }
 
-/// What a number that an epoll set has for one of its items is by now.
+/// The state of a number that an epoll set has for one of its items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NumberNow {
@@ -123,7 +123,7 @@ pub enum NumberNow {
     SameFile,
     /// The number is another file.
     OtherFile,
-    /// The number is no open descriptor.
+    /// The number is not an open descriptor.
     Closed,
 }
 
@@ -160,7 +160,7 @@ impl Descriptors {
         self.numbers.contains(&fd)
     }
 
-    /// What the number is by now under which the file of an item was added to an epoll set:
+    /// The state of the number under which the file of an item was added to an epoll set:
     /// for the descriptors of a thread that holds the set, which need not be the one that
     /// added it. `None` if that is not known: for an item that fdinfo has shown, and if
     /// there are no descriptors.
@@ -202,7 +202,8 @@ impl Descriptors {
         })
     }
 
-    /// What is seen through a link to the file, if it is still one to it after that.
+    /// The result of a look through a link to the file, if that is still one to it after
+    /// the look.
     fn look<T>(
         &self,
         file: &FileIdentity,

@@ -121,7 +121,7 @@ bitflags! {
 }
 
 impl FileFlags {
-    /// `O_RDONLY`, which is no bit, where neither of the bits for writing is set.
+    /// `O_RDONLY`, which is not a bit, where neither of the bits for writing is set.
     pub fn is_read_only(self) -> bool {
         !self.intersects(Self::O_WRONLY | Self::O_RDWR)
     }
@@ -319,7 +319,7 @@ impl FileIdentity {
         (self.known() && !self.has(INTERNAL)).then(|| self.has(DELETED))
     }
 
-    /// What a file without a name in a file system is: the name that the kernel gives to
+    /// The kind of a file without a name in a file system: the name that the kernel gives to
     /// files of the anonymous inode, without brackets (`timerfd`, `signalfd`, `inotify`,
     /// `bpf-map`, `eventpoll`, `io_uring`), or `memfd`, `dmabuf` or `secretmem`.
     /// `None` for every other file, and for a name of more than 11 bytes that is not known

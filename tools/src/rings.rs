@@ -83,7 +83,8 @@ impl Rings {
         Ok(survey)
     }
 
-    /// Whether a ring that was found is behind this descriptor of whom was asked for.
+    /// Whether a ring that was found is behind this descriptor of the process or thread that
+    /// was asked for.
     fn is_at(&self, ring: &Ring, fd: i32) -> bool {
         ring.holders()
             .iter()

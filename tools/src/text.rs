@@ -104,7 +104,8 @@ pub(crate) fn device(file: &FileIdentity) -> String {
     format!("{major}:{minor}")
 }
 
-/// What a file is, with what tells it from others of its kind, and whether it is deleted.
+/// The kind of a file, with what tells it from others of that kind, and whether it is
+/// deleted.
 pub(crate) fn kind(file: &FileIdentity) -> String {
     let named = match file.kind() {
         FileKind::Regular | FileKind::AnonInode | FileKind::Other => file.anon_kind(),

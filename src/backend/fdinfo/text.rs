@@ -143,7 +143,7 @@ pub(super) fn paths(list: &[u8], nr: u32) -> Option<Vec<Option<PathBuf>>> {
     Some(paths)
 }
 
-/// What mangle_path() (fs/seq_file.c) has made of a path: the bytes that would confuse,
+/// A path as mangle_path() (fs/seq_file.c) has printed it: the bytes that would confuse,
 /// the backslash among them, are a backslash and three octal digits.
 fn unescaped(mut text: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());

@@ -15,7 +15,8 @@ use crate::json::{time_ms, Line};
 use crate::table::Table;
 use crate::text::{count, device, how_read, or_unknown, printable};
 
-/// So many holders are named above a table, beside the one that the set is shown by.
+/// The number of holders that are named above a table, beside the one that the set is
+/// shown by.
 const NAMED: usize = 4;
 
 /// A set, and those of its items that are to be shown.
@@ -33,7 +34,7 @@ pub(super) struct Shown<'a> {
     pub(super) descriptors: Option<Descriptors>,
 }
 
-/// What follows the facts of an item.
+/// The keys that follow the facts of an item.
 #[derive(Serialize)]
 struct Item<'a> {
     #[serde(flatten)]
