@@ -72,6 +72,8 @@ struct fd_walk {
 	u64 run;
 	u64 task;
 	u64 tid;
+	u64 leader;
+	u64 files;
 	u64 next;
 	u64 work; /* that was spent on what was found, in this call */
 	bool done;
@@ -146,13 +148,21 @@ static __always_inline bool sight_descriptors(u64 task)
 {
 	u64 leader = ADDRESS(struct task_struct, task, group_leader);
 	u64 tid = LOAD(true, struct task_struct, task, pid);
+	u64 files = (u64)LOAD(true, struct task_struct, task, files);
 
 	if (!request.alone && leader != task &&
-	    LOAD(true, struct task_struct, task, files) ==
-		    LOAD(true, struct task_struct, leader, files))
+	    files == (u64)LOAD(true, struct task_struct, leader, files))
+		return true;
+	/* Nor at those that threads share whose leader has ended, or has others. */
+	if (!request.alone && fds.done && fds.run == request.run && fds.leader == leader && files &&
+	    fds.files == files)
 		return true;
 	if (fds.run != request.run || fds.task != task || fds.tid != tid || fds.done)
-		fds = (struct fd_walk){ .run = request.run, .task = task, .tid = tid };
+		fds = (struct fd_walk){ .run = request.run,
+					.task = task,
+					.tid = tid,
+					.leader = leader,
+					.files = files };
 	fds.work = 0;
 	sight_fds(task);
 	if (fds.done && fds.unseen)

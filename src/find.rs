@@ -3,7 +3,7 @@
 mod merge;
 mod sets;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
@@ -138,7 +138,9 @@ impl RingFinder {
     /// Finds the rings that thread `tid` (in the caller's pid namespace) holds, with all
     /// other holders of these rings: by the table of descriptors that it uses, which it
     /// may share with others, or by its registered descriptors. A ring that its process
-    /// has mapped is among them if no other thread of the process holds it so.
+    /// has mapped is among them if no other thread of the process holds it so. The first
+    /// holders are the thread's own ways to hold the ring, also of descriptors that it
+    /// shares with its process, which are then there for both.
     ///
     /// # Errors
     ///
@@ -151,17 +153,26 @@ impl RingFinder {
             return Ok(own);
         }
         let is_mapped = |holder: &Holder| holder.via == Via::Mapping;
-        let by_mapping: HashMap<u64, bool> = (own.rings.iter())
-            .map(|ring| (ring.inode, ring.holders().iter().all(is_mapped)))
-            .collect();
         let mut all = self.find(Tasks::All)?;
-        all.rings.retain(|ring| match by_mapping.get(&ring.inode) {
-            Some(true) => ring.holder(pid, None).is_none_or(is_mapped),
-            Some(false) => true,
-            None => false,
-        });
-        all.unseen = own.unseen;
-        Ok(all)
+        let mut found = Survey {
+            rings: Vec::new(),
+            unseen: own.unseen,
+        };
+        for mut ring in own.rings {
+            let at = all.rings.iter().position(|other| other.inode == ring.inode);
+            // One that others no longer hold by now was held by the thread all the same.
+            if let Some(other) = at.map(|at| all.rings.swap_remove(at)) {
+                let only_mapped = ring.holders().iter().all(is_mapped);
+                if only_mapped && !other.holder(pid, None).is_none_or(is_mapped) {
+                    continue;
+                }
+                let others = other.holders.iter().filter(|one| one.tid != tid).cloned();
+                let holders = ring.holders.iter().cloned().chain(others).collect();
+                ring = other.held_by(holders);
+            }
+            found.rings.push(ring);
+        }
+        Ok(found)
     }
 
     /// The ring that is descriptor `fd` of process `pid`.

@@ -49,7 +49,12 @@ impl Locator {
     pub(crate) fn of_process(pid: u32, fd: i32) -> Result<Self> {
         let mut none = Error::NoSuchProcess { pid };
         let mut found: Vec<Self> = Vec::new();
-        for tid in tables(pid) {
+        let (tables, unseen) = match descriptor_tables(pid) {
+            Ok(tables) => (tables, None),
+            // The leader is found without /proc.
+            Err(error) => (vec![pid], Some(error)),
+        };
+        for tid in tables {
             let copy = match tid == pid {
                 true => pidfd::copy_of(pid, fd),
                 false => pidfd::path_of_thread(pid, tid, fd),
@@ -62,7 +67,11 @@ impl Locator {
             }
         }
         let Some(ring) = found.first() else {
-            return Err(none);
+            return Err(match (none, unseen) {
+                // Others may have it.
+                (Error::NoSuchDescriptor { .. }, Some(unseen)) => unseen,
+                (none, _) => none,
+            });
         };
         if found.iter().any(|one| one.inode != ring.inode) {
             let rings = found.iter().map(|one| (one.places[0].tid, one.inode));
@@ -232,12 +241,6 @@ impl fmt::Display for Name {
             Self::EpollId(id) => write!(f, "epoll set with id {id}"),
         }
     }
-}
-
-/// A thread for each table of descriptors of a process; the leader alone, where /proc
-/// does not say more.
-fn tables(pid: u32) -> Vec<u32> {
-    descriptor_tables(pid).unwrap_or_else(|_| vec![pid])
 }
 
 fn places(holders: &[Holder]) -> Vec<Place> {

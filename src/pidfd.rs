@@ -24,6 +24,11 @@ pub(crate) fn open_process(pid: u32) -> Result<OwnedFd> {
     })
 }
 
+/// Whether there is such a process, also if /proc does not show it.
+pub(crate) fn exists(pid: u32) -> bool {
+    open_with(pid, PidfdFlags::empty()).is_ok()
+}
+
 fn open_with(pid: u32, flags: PidfdFlags) -> Result<OwnedFd> {
     let none = Error::NoSuchProcess { pid };
     let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {

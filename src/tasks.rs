@@ -1,12 +1,14 @@
 //! Processes and their threads: which are meant, and what /proc says of them.
 
+use std::cmp::Ordering;
 use std::fs;
 use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::fs::MetadataExt;
 
 use crate::error::{Error, Permission, Result};
-use crate::sys::kcmp::shares_descriptors;
+use crate::pidfd;
+use crate::sys::kcmp::descriptors;
 
 /// The tasks that are to be looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +22,7 @@ pub(crate) enum Tasks {
 
 /// The process of a thread. (The leader is a thread, too.)
 pub(crate) fn process_of(tid: u32) -> Result<u32> {
+    check_proc()?;
     let path = format!("/proc/{tid}/status");
     let status = fs::read_to_string(&path).map_err(|e| failed(tid, &path, e))?;
     let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
@@ -28,44 +31,78 @@ pub(crate) fn process_of(tid: u32) -> Result<u32> {
 }
 
 /// One thread for each table of descriptors that a process has: first the leader, even
-/// if it has ended, which leaves it none.
-///
-/// # Errors
-///
-/// EACCES or EPERM without ptrace rights, if the process has threads.
-pub(crate) fn descriptor_tables(pid: u32) -> io::Result<Vec<u32>> {
-    let mut tables = vec![pid];
+/// if it has ended, which leaves it none. Where kcmp(2) does not say which threads share
+/// one (EPERM without ptrace rights, ENOSYS without `CONFIG_KCMP`), all of them.
+pub(crate) fn descriptor_tables(pid: u32) -> Result<Vec<u32>> {
     let task = format!("/proc/{pid}/task");
+    let refused = |e| failed(pid, &task, e);
+    check_proc()?;
     // One for each thread (proc_task_getattr(), fs/proc/base.c).
-    if fs::metadata(&task)?.nlink() <= 3 {
-        return Ok(tables);
+    if fs::metadata(&task).map_err(refused)?.nlink() <= 3 {
+        return Ok(vec![pid]);
     }
-    for entry in fs::read_dir(&task)? {
-        let name = entry?.file_name();
-        let Some(tid) = name.to_str().and_then(|tid| tid.parse().ok()) else {
-            continue;
-        };
-        if tid != pid && has_another(tid, &tables)? {
-            tables.push(tid);
+    let mut tables = Tables::default();
+    tables.add(pid);
+    for entry in fs::read_dir(&task).map_err(refused)? {
+        let name = entry.map_err(refused)?.file_name();
+        let tid = name.to_str().and_then(|tid| tid.parse().ok());
+        if let Some(tid) = tid.filter(|tid| *tid != pid) {
+            tables.add(tid);
         }
     }
-    Ok(tables)
+    Ok(tables.threads)
 }
 
-/// Whether the table of a thread is none of these. A kernel that cannot say (without
-/// `CONFIG_KCMP`) may have it so.
-fn has_another(tid: u32, tables: &[u32]) -> io::Result<bool> {
-    for &known in tables {
-        match shares_descriptors(tid, known) {
-            Ok(true) => return Ok(false),
-            Ok(false) => {}
-            // It has ended.
-            Err(e) if e.raw_os_error() == Some(libc::ESRCH) => return Ok(false),
-            Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => {}
-            Err(e) => return Err(e),
+/// Threads that do not share their descriptors.
+#[derive(Default)]
+struct Tables {
+    threads: Vec<u32>,
+    /// Those that could be compared, in the kernel's order of their tables.
+    ordered: Vec<u32>,
+}
+
+impl Tables {
+    fn add(&mut self, tid: u32) {
+        let (mut from, mut to) = (0, self.ordered.len());
+        while from < to {
+            let middle = from + (to - from) / 2;
+            match descriptors(self.ordered[middle], tid) {
+                Ok(Ordering::Equal) => return,
+                Ok(Ordering::Less) => from = middle + 1,
+                Ok(Ordering::Greater) => to = middle,
+                Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {
+                    if !is_there(tid) {
+                        return;
+                    }
+                    // It is the other one that has ended.
+                    self.ordered.remove(middle);
+                    to -= 1;
+                }
+                Err(_) => break,
+            }
         }
+        if from == to {
+            self.ordered.insert(from, tid);
+        }
+        self.threads.push(tid);
     }
-    Ok(true)
+}
+
+fn is_there(tid: u32) -> bool {
+    descriptors(tid, tid).is_ok()
+}
+
+/// The numbers in /proc have to be those of our pid namespace.
+fn check_proc() -> Result<()> {
+    let own = fs::read_link("/proc/self");
+    match own.is_ok_and(|own| own.as_os_str() == std::process::id().to_string().as_str()) {
+        true => Ok(()),
+        false => Err(Error::os(
+            "look up a task: /proc is not mounted or shows another pid namespace \
+             (mount -t proc proc /proc)",
+            io::ErrorKind::NotFound,
+        )),
+    }
 }
 
 /// A descriptor of a thread.
@@ -101,11 +138,16 @@ pub(crate) fn link(pid: u32, tid: u32, fd: RawFd) -> Result<Link> {
 ///
 /// [`Error::NoSuchProcess`], [`Error::NoSuchDescriptor`].
 pub(crate) fn with_descriptor(pid: u32, fd: RawFd, kind: &str) -> Result<(u32, Link)> {
+    check_proc()?;
     let mut found = None;
     let mut last = Error::NoSuchDescriptor { pid, fd };
-    let tables =
-        descriptor_tables(pid).map_err(|e| failed(pid, &format!("/proc/{pid}/task"), e))?;
-    for tid in tables {
+    match link(pid, pid, fd) {
+        Ok(link) if link.what == kind => return Ok((pid, link)),
+        Ok(link) => found = Some((pid, link)),
+        Err(Error::NoSuchDescriptor { .. }) => {}
+        Err(error) => last = error,
+    }
+    for tid in descriptor_tables(pid)? {
         match link(pid, tid, fd) {
             Ok(link) if link.what == kind => return Ok((tid, link)),
             Ok(link) => drop(found.get_or_insert((tid, link))),
@@ -118,6 +160,12 @@ pub(crate) fn with_descriptor(pid: u32, fd: RawFd, kind: &str) -> Result<(u32, L
 
 fn failed(pid: u32, path: &str, error: io::Error) -> Error {
     match error.kind() {
+        // Hidden from us (hidepid, proc(5)), if it is there all the same.
+        io::ErrorKind::NotFound if pidfd::exists(pid) => Error::NotPermitted {
+            operation: format!("see process {pid} in /proc, which hides it (hidepid)"),
+            needs: Permission::ReadProc,
+            source: error,
+        },
         io::ErrorKind::NotFound => Error::NoSuchProcess { pid },
         io::ErrorKind::PermissionDenied => Error::NotPermitted {
             operation: format!("read {path}"),

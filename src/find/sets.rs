@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io;
 use std::os::fd::RawFd;
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use super::{sees_all_of_one_process, ENOUGH, LOOKS, PAUSE};
 use crate::backend::{self, select, Search};
 use crate::choice::{Backend, Selection};
 use crate::epoll::{EpollSet, EpollSurvey};
-use crate::error::{Error, Result};
+use crate::error::{Error, Permission, Result};
 use crate::locator::EPOLL;
 use crate::ring::{Holder, Key, Seen, UnseenReason};
 use crate::sys::kcmp;
@@ -109,8 +110,8 @@ impl EpollFinder {
     ///
     /// # Errors
     ///
-    /// As [`EpollFinder::find_in`]; [`Error::Os`] if kcmp(2) cannot tell whose table the
-    /// thread has (ENOSYS without `CONFIG_KCMP`, EPERM).
+    /// As [`EpollFinder::find_in`]; if kcmp(2) cannot tell whose table the thread has,
+    /// [`Error::NotPermitted`] (EPERM) or [`Error::Os`] (ENOSYS without `CONFIG_KCMP`).
     pub fn find_thread(&mut self, tid: u32) -> Result<EpollSurvey> {
         let pid = process_of(tid)?;
         let mut survey = self.find_in(pid)?;
@@ -120,10 +121,17 @@ impl EpollFinder {
                 if tables.contains_key(&holder.tid) {
                     continue;
                 }
-                let shared = match kcmp::shares_descriptors(tid, holder.tid) {
+                let shared = match kcmp::descriptors(tid, holder.tid).map(|order| order.is_eq()) {
                     Ok(shared) => shared,
                     // It has ended meanwhile.
                     Err(e) if e.raw_os_error() == Some(libc::ESRCH) => false,
+                    Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                        return Err(Error::NotPermitted {
+                            operation: format!("compare the descriptors of thread {tid} (kcmp)"),
+                            needs: Permission::ReadProc,
+                            source: e,
+                        });
+                    }
                     Err(e) => {
                         let other = holder.tid;
                         return Err(Error::os(format!("kcmp of threads {tid} and {other}"), e));

@@ -23,9 +23,10 @@ pub(crate) fn file(a: Of, b: Of) -> io::Result<Ordering> {
     kcmp([a.tid, b.tid], FILE, [a.fd, b.fd])
 }
 
-/// True if two tasks share their descriptors, and for two that have none any more.
-pub(crate) fn shares_descriptors(a: u32, b: u32) -> io::Result<bool> {
-    kcmp([a, b], FILES, [0, 0]).map(Ordering::is_eq)
+/// Puts the tables of descriptors of two tasks in such an order: equal only if they share
+/// one, and for two that have none any more.
+pub(crate) fn descriptors(a: u32, b: u32) -> io::Result<Ordering> {
+    kcmp([a, b], FILES, [0, 0])
 }
 
 fn kcmp(tids: [u32; 2], what: c_int, fds: [RawFd; 2]) -> io::Result<Ordering> {

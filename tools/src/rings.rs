@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 use uring_bpf_iter::{
-    Backend, Error, Holder, Ring, RingFinder, RingRecord, Snapshot, Survey, UringReader,
+    Backend, Error, Holder, Permission, Ring, RingFinder, RingRecord, Snapshot, Survey, UringReader,
 };
 
 use crate::args::Rings;
@@ -91,12 +92,11 @@ impl Rings {
             .any(|holder| holder.fd() == Some(fd) && self.is_asked(holder))
     }
 
-    /// Whether a holder is the process or the thread that was asked for, or, for a
-    /// thread that shares its descriptors, one of its process.
+    /// Whether a holder is the process or the thread that was asked for.
     fn is_asked(&self, holder: &Holder) -> bool {
         match (self.pid, self.tid) {
             (Some(pid), None) => holder.pid == pid,
-            (_, Some(tid)) => holder.tid == tid || has_thread(holder.pid, tid),
+            (_, Some(tid)) => holder.tid == tid,
             (None, None) => true,
         }
     }
@@ -128,13 +128,8 @@ impl Rings {
         let asked = |holder: &&Holder| {
             self.is_asked(holder) && (self.fd.is_none() || holder.fd() == self.fd)
         };
-        let itself = |holder: &&Holder| asked(holder) && Some(holder.tid) == self.tid;
         let mut holders = ring.holders().iter();
-        holders
-            .clone()
-            .find(itself)
-            .or_else(|| holders.find(asked))
-            .unwrap_or(ring.owner())
+        holders.find(asked).unwrap_or(ring.owner())
     }
 
     /// The keys by which a record says which ring it belongs to.
@@ -188,13 +183,23 @@ pub(crate) struct RingKey {
 
 /// The error for a descriptor of a thread.
 fn not_a_ring(tid: u32, fd: i32) -> Error {
-    match fs::read_link(format!("/proc/{tid}/fd/{fd}")) {
+    let path = format!("/proc/{tid}/fd/{fd}");
+    match fs::read_link(&path) {
+        Ok(what) if what.as_os_str() == "anon_inode:[io_uring]" => Error::RingGone {
+            ring: fs::metadata(&path).map_or(0, |ring| ring.ino()),
+            holder: format!("thread {tid} (descriptor {fd}) was seen without it and"),
+        },
         Ok(what) => Error::NotARing {
             pid: tid,
             fd,
             what: what.display().to_string(),
         },
-        Err(_) => Error::NoSuchDescriptor { pid: tid, fd },
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Error::NoSuchDescriptor { pid: tid, fd },
+        Err(source) => Error::NotPermitted {
+            operation: format!("look at {path}"),
+            needs: Permission::ReadProc,
+            source,
+        },
     }
 }
 

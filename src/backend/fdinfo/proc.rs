@@ -1,16 +1,18 @@
 //! Facts about /proc that all its readers share.
 
+use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 
-use rustix::fs::{readlinkat_raw, CWD};
+use rustix::fs::{readlinkat_raw, statat, AtFlags, CWD};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
 use crate::backend::select::NotOpened;
 use crate::choice::Reason;
-use crate::error::{Error, Permission};
+use crate::error::{Error, Permission, Result};
 use crate::kernel;
+use crate::pidfd;
 use crate::record::{Consistency, RegisteredBuf};
 
 /// /proc has to show our own pid namespace.
@@ -40,6 +42,59 @@ pub(super) fn failed(path: &str, error: io::Error) -> Error {
         },
         _ => Error::os(format!("read {path}"), error),
     }
+}
+
+/// Looks at each table of descriptors of a process, by one of its threads: false if one of
+/// them could not be looked at, but others.
+///
+/// # Errors
+///
+/// [`Error::NotPermitted`] if none could, [`Error::NoSuchProcess`] if it is gone.
+pub(super) fn each_table(
+    pid: u32,
+    tables: &[u32],
+    mut look: impl FnMut(u32) -> io::Result<()>,
+) -> Result<bool> {
+    let (mut seen, mut refused) = (false, None);
+    for &tid in tables {
+        match look(tid) {
+            Ok(()) => seen = true,
+            // A thread that has ended has no descriptors any more.
+            Err(e) if is_gone(&e) => {}
+            // Nobody but root may look at a leader that has ended, which has none either.
+            Err(e) if is_refused(&e) && tid == pid && has_ended(pid) => seen = true,
+            Err(e) if is_refused(&e) => refused = Some(e),
+            Err(e) => return Err(Error::os(format!("look at process {pid} in /proc"), e)),
+        }
+    }
+    match refused {
+        None if seen => Ok(true),
+        None => Err(Error::NoSuchProcess { pid }),
+        Some(_) if seen => Ok(false),
+        Some(source) => Err(Error::NotPermitted {
+            operation: format!("look at the descriptors of process {pid}"),
+            needs: Permission::ReadProc,
+            source,
+        }),
+    }
+}
+
+fn is_refused(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}
+
+/// Whether a leader is what is left of it until its threads have ended, too.
+fn has_ended(pid: u32) -> bool {
+    // Its state comes after its name, which may have any bytes.
+    let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let end = memchr::memrchr(b')', &stat);
+    end.is_some_and(|end| stat[end..].starts_with(b") Z") || stat[end..].starts_with(b") X"))
+}
+
+/// Whether /proc does not show processes of others (hidepid, proc(5)): then the first one
+/// of the pid namespace is missing.
+pub(super) fn hides_processes(proc: impl AsFd) -> bool {
+    matches!(statat(proc, "1", AtFlags::empty()), Err(Errno::NOENT)) && pidfd::exists(1)
 }
 
 /// The process or the descriptor has gone, before or after it was opened.

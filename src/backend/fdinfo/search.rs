@@ -15,11 +15,11 @@ use rustix::fs::{openat, statat, AtFlags, Mode, OFlags, RawDir, CWD};
 use rustix::io::Errno;
 
 use crate::backend::fdinfo::file::read_whole;
-use crate::backend::fdinfo::proc::{self, is_gone, list_consistency, prints_under_lock};
+use crate::backend::fdinfo::proc::{self, list_consistency, prints_under_lock};
 use crate::backend::fdinfo::text::{parse, RingText, Text};
 use crate::backend::reader::Search;
 use crate::backend::select::NotOpened;
-use crate::error::{Error, Permission, Result};
+use crate::error::{Error, Result};
 use crate::kernel;
 use crate::locator::RING;
 use crate::record::RegisteredBuf;
@@ -69,31 +69,23 @@ impl Search for ProcSearch {
             sightings: Vec::new(),
             described: HashSet::new(),
             pauses: PAUSES,
+            unseen: Vec::new(),
         };
-        let mut unseen = Vec::new();
         for one in pids {
             match look.at(one, alone) {
-                Ok(()) => {}
-                Err(e) if is_gone(&e) => {}
-                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                    if tasks != Tasks::All {
-                        return Err(Error::NotPermitted {
-                            operation: format!("look at the descriptors of process {one}"),
-                            needs: Permission::ReadProc,
-                            source: e,
-                        });
-                    }
-                    unseen.push(Unseen {
-                        pid: one,
-                        why: UnseenReason::NotPermitted,
-                    });
-                }
-                Err(e) => return Err(Error::os(format!("look at process {one} in /proc"), e)),
+                Ok(true) => {}
+                Ok(false) => look.not_permitted(one),
+                Err(Error::NotPermitted { .. }) if tasks == Tasks::All => look.not_permitted(one),
+                Err(Error::NoSuchProcess { .. }) => {}
+                Err(e) => return Err(e),
             }
+        }
+        if tasks == Tasks::All && proc::hides_processes(&look.proc) {
+            look.not_permitted(1);
         }
         Ok(Seen {
             sightings: look.sightings,
-            unseen,
+            unseen: look.unseen,
         })
     }
 
@@ -135,39 +127,39 @@ struct Look<'a> {
     described: HashSet<u64>,
     /// How often it may still wait for the lock of a ring.
     pauses: u32,
+    unseen: Vec<Unseen>,
 }
 
 impl Look<'_> {
-    /// Looks at a process, or at one thread of it. One that could not be looked at to the
-    /// end is not seen.
-    fn at(&mut self, pid: u32, alone: Option<u32>) -> io::Result<()> {
-        let before = self.sightings.len();
-        let looked = self.at_process(pid, alone);
-        if looked.is_err() {
-            for lost in self.sightings.drain(before..) {
-                if lost.ring.is_some() {
-                    self.described.remove(&lost.key.1);
-                }
-            }
-        }
-        looked
+    fn not_permitted(&mut self, pid: u32) {
+        self.unseen.push(Unseen {
+            pid,
+            why: UnseenReason::NotPermitted,
+        });
     }
 
-    fn at_process(&mut self, pid: u32, alone: Option<u32>) -> io::Result<()> {
+    /// Looks at all tables of descriptors of a process, or at that of one thread: false if
+    /// one of them could not be looked at. A thread that could not be looked at to the end
+    /// is not seen.
+    fn at(&mut self, pid: u32, alone: Option<u32>) -> Result<bool> {
         let tables = match alone {
             Some(tid) => vec![tid],
             None => descriptor_tables(pid)?,
         };
         let mut held = HashSet::new();
         let mut mapped = false;
-        for tid in tables {
-            match self.at_table(pid, tid, &mut held, &mut mapped) {
-                // A thread that has ended has no descriptors of its own any more.
-                Err(e) if is_gone(&e) && tid != pid => {}
-                looked => looked?,
+        proc::each_table(pid, &tables, |tid| {
+            let before = self.sightings.len();
+            let looked = self.at_table(pid, tid, &mut held, &mut mapped);
+            if looked.is_err() {
+                for lost in self.sightings.drain(before..) {
+                    if lost.ring.is_some() {
+                        self.described.remove(&lost.key.1);
+                    }
+                }
             }
-        }
-        Ok(())
+            looked
+        })
     }
 
     /// Looks at the descriptors of a thread, and at the mappings of its process if no

@@ -10,15 +10,15 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use rustix::fs::{statat, AtFlags, OFlags, RawDir, CWD};
 
-use crate::backend::fdinfo::proc::{self, is_gone};
+use crate::backend::fdinfo::proc;
 use crate::backend::fdinfo::search::{ask, number, numbers_in, open_in};
 use crate::backend::reader::Search;
 use crate::backend::select::NotOpened;
-use crate::error::{Error, Permission, Result};
+use crate::error::{Error, Result};
 use crate::locator::EPOLL;
 use crate::ring::{Holder, Seen, Sighting, Unseen, UnseenReason, Via};
 use crate::sys::kcmp;
-use crate::tasks::{process_of, Tasks};
+use crate::tasks::{descriptor_tables, process_of, Tasks};
 
 /// Opens the search.
 pub(crate) fn open() -> Result<Box<dyn Search>, NotOpened> {
@@ -41,30 +41,24 @@ impl Search for ProcSearch {
             Tasks::Thread(tid) => Some(tid),
             Tasks::All | Tasks::Process(_) => None,
         };
-        let mut seen = Seen::default();
-        let mut files = Files::default();
+        let mut look = Look {
+            proc,
+            files: Files::default(),
+            seen: Seen::default(),
+        };
         for one in pids {
-            let before = seen.sightings.len();
-            match look_at(&proc, one, alone, &mut files, &mut seen.sightings) {
-                Ok(()) => continue,
-                Err(e) if is_gone(&e) => {}
-                Err(e) if e.kind() == io::ErrorKind::PermissionDenied && tasks != Tasks::All => {
-                    return Err(Error::NotPermitted {
-                        operation: format!("look at the descriptors of process {one}"),
-                        needs: Permission::ReadProc,
-                        source: e,
-                    });
-                }
-                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => seen.unseen.push(Unseen {
-                    pid: one,
-                    why: UnseenReason::NotPermitted,
-                }),
-                Err(e) => return Err(Error::os(format!("look at process {one} in /proc"), e)),
+            match look.at(one, alone) {
+                Ok(true) => {}
+                Ok(false) => look.not_permitted(one),
+                Err(Error::NotPermitted { .. }) if tasks == Tasks::All => look.not_permitted(one),
+                Err(Error::NoSuchProcess { .. }) => {}
+                Err(e) => return Err(e),
             }
-            // One that could not be looked at to the end is not seen.
-            seen.sightings.truncate(before);
         }
-        Ok(seen)
+        if tasks == Tasks::All && proc::hides_processes(&look.proc) {
+            look.not_permitted(1);
+        }
+        Ok(look.seen)
     }
 
     fn gains_by_another_look(&self) -> bool {
@@ -72,61 +66,71 @@ impl Search for ProcSearch {
     }
 }
 
-/// All tables of descriptors of a process, or that of one thread.
-fn look_at(
-    proc: &OwnedFd,
-    pid: u32,
-    alone: Option<u32>,
-    files: &mut Files,
-    sightings: &mut Vec<Sighting>,
-) -> io::Result<()> {
-    // All else is opened from here, so that it is of the same process.
-    let tasks = open_in(proc, &format!("{pid}/task"), OFlags::DIRECTORY)?;
-    let mut tids = numbers_in(&tasks)?;
-    // The leader first: most threads share its descriptors.
-    tids.sort_unstable_by_key(|&tid| (tid != pid, tid));
-    tids.retain(|&tid| alone.is_none_or(|alone| tid == alone));
-    let mut tables: Vec<u32> = Vec::new();
-    let mut known = HashSet::new();
-    let mut refused = None;
-    for tid in tids {
-        // False where that is not known: then by the numbers that are new.
-        let is_shared = |&of: &u32| kcmp::shares_descriptors(tid, of).unwrap_or(false);
-        if tables.iter().any(is_shared) {
-            continue;
-        }
-        let knows_tables = tid == pid || kcmp::shares_descriptors(tid, tid).is_ok();
-        let fds = match open_in(&tasks, &format!("{tid}/fd"), OFlags::DIRECTORY) {
-            Ok(fds) => fds,
-            // A thread that ended meanwhile has none.
-            Err(e) if tid != pid && is_gone(&e.into()) => continue,
-            // Nobody but root may look at a leader that has ended, which has none either.
-            Err(e) => {
-                refused = Some(e);
-                continue;
-            }
+/// One look at processes.
+struct Look {
+    proc: OwnedFd,
+    files: Files,
+    seen: Seen,
+}
+
+impl Look {
+    fn not_permitted(&mut self, pid: u32) {
+        self.seen.unseen.push(Unseen {
+            pid,
+            why: UnseenReason::NotPermitted,
+        });
+    }
+
+    /// Looks at all tables of descriptors of a process, or at that of one thread: false if
+    /// one of them could not be looked at.
+    fn at(&mut self, pid: u32, alone: Option<u32>) -> Result<bool> {
+        let tables = match alone {
+            Some(tid) => vec![tid],
+            None => descriptor_tables(pid)?,
         };
+        // Else each thread is in the list, and a number is a set once.
+        let knows_tables = kcmp::descriptors(pid, pid).is_ok();
+        let mut known = HashSet::new();
+        proc::each_table(pid, &tables, |tid| {
+            let before = self.seen.sightings.len();
+            let looked = self.at_table(pid, tid, |fd| known.insert(fd) || knows_tables);
+            if looked.is_err() {
+                self.seen.sightings.truncate(before);
+            }
+            looked
+        })
+    }
+
+    /// Looks at the descriptors of a thread that are wanted.
+    fn at_table(
+        &mut self,
+        pid: u32,
+        tid: u32,
+        mut is_wanted: impl FnMut(RawFd) -> bool,
+    ) -> io::Result<()> {
+        // All else is opened from here, so that it is of the same task.
+        let path = match tid == pid {
+            true => format!("{pid}/fd"),
+            false => format!("{pid}/task/{tid}/fd"),
+        };
+        let fds = open_in(&self.proc, &path, OFlags::DIRECTORY)?;
         let mut task = None;
         for (fd, inode) in sets_in(&fds)? {
-            if !known.insert(fd) && !knows_tables {
+            if !is_wanted(fd) {
                 continue;
             }
             let (uid, names) = match &mut task {
                 Some(known) => known,
                 unknown => unknown.insert(ask(fds.as_fd(), tid != pid)?),
             };
-            sightings.push(Sighting {
-                key: (files.number_of(kcmp::Of { tid, fd }), inode),
+            self.seen.sightings.push(Sighting {
+                key: (self.files.number_of(kcmp::Of { tid, fd }), inode),
                 holder: Holder::new((pid, tid), Via::Descriptor(fd), *uid, names.clone()),
                 files: tid.into(),
                 ring: None,
             });
         }
-        tables.push(tid);
-    }
-    match refused {
-        Some(e) if tables.is_empty() => Err(e.into()),
-        _ => Ok(()),
+        Ok(())
     }
 }
 
@@ -164,19 +168,21 @@ impl Files {
     /// The number of a file: another one for each descriptor that cannot be compared.
     fn number_of(&mut self, file: kcmp::Of) -> u64 {
         let (mut from, mut to) = (0, self.known.len());
-        let mut is_comparable = true;
         while from < to {
             let middle = from + (to - from) / 2;
             match kcmp::file(self.known[middle].0, file) {
                 Ok(std::cmp::Ordering::Equal) => return self.known[middle].1,
                 Ok(std::cmp::Ordering::Less) => from = middle + 1,
                 Ok(std::cmp::Ordering::Greater) => to = middle,
-                Err(_) => {
-                    is_comparable = false;
-                    break;
+                // It is the other one that was closed.
+                Err(_) if kcmp::file(file, file).is_ok() => {
+                    self.known.remove(middle);
+                    to -= 1;
                 }
+                Err(_) => break,
             }
         }
+        let is_comparable = from == to;
         self.last += 1;
         if is_comparable {
             self.known.insert(from, (file, self.last));
