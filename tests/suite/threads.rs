@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use rustix::event::{eventfd, EventfdFlags};
 use serde_json::{json, Value};
-use uring_bpf_iter::{Backend, Error, RingFinder, UringBufIter};
-use uring_testkit::{end_thread, page_size, unshare_descriptors, BufSpec, RingBuilder};
+use uring_bpf_iter::{Backend, EpollFinder, Error, Holder, RingFinder, UringBufIter};
+use uring_testkit::{end_thread, page_size, unshare_descriptors, BufSpec, EpollSet, RingBuilder};
 
 use super::oracle::{finder, no_locked_reads};
 use super::run::{again, output, spawn, tool, Killed};
@@ -24,6 +24,8 @@ trials![
     the_leader_has_ended,
     the_tool_when_the_leader_has_ended,
     names_that_are_not_utf8,
+    a_number_that_the_thread_does_not_have,
+    threads_that_end_while_they_are_looked_at,
 ];
 
 const BACKENDS: [Backend; 2] = [Backend::TaskFile, Backend::Fdinfo];
@@ -357,5 +359,93 @@ pub(crate) fn inside_strange_name() {
 
 fn names_that_are_not_utf8() -> Outcome {
     super::inner::expect_done(&mut again("strange-name"));
+    done()
+}
+
+/// A ring of the leader, and a thread whose table was separate before that was made.
+pub(crate) fn inside_late_ring() {
+    let (tell, told) = mpsc::channel();
+    let (ready, wait) = mpsc::channel();
+    let thread = Builder::new().spawn(move || {
+        unshare_descriptors().expect("unshare");
+        ready.send(()).expect("told");
+        tell.send(make(2)).expect("told");
+        sleep()
+    });
+    thread.expect("a thread");
+    wait.recv().expect("separate");
+    let of_thread = told.recv().expect("a ring");
+    let ring = RingBuilder::new(8).build().expect("ring");
+    let one = Said {
+        tid: std::process::id(),
+        fd: 700,
+        inode: rustix::fs::fstat(&ring).expect("fstat").st_ino,
+        bytes: 0,
+        event: 0,
+    };
+    let fd = rustix::io::fcntl_dupfd_cloexec(&ring, 700).expect("dup");
+    std::mem::forget((ring, fd));
+    say(one);
+    say(of_thread);
+    sleep()
+}
+
+fn a_number_that_the_thread_does_not_have() -> Outcome {
+    let other = Other::start("late-ring", 2);
+    let (pid, leader, thread) = (other.pid(), other.rings[0], other.rings[1]);
+    for backend in BACKENDS {
+        let asked = format!(
+            "list --backend {backend} --format json --tid {}",
+            thread.tid
+        );
+        let (rings, told, code) = lines(&format!("{asked} --fd {}", thread.fd));
+        assert_eq!((rings.len(), &told[..], code), (1, "", Some(0)), "{asked}");
+        assert_eq!(rings[0]["ring"], thread.inode, "{asked}");
+        let (rings, told, code) = lines(&format!("{asked} --fd {}", leader.fd));
+        assert_eq!((rings.len(), code), (0, Some(1)), "{asked}: {told}");
+        assert!(told.contains("no descriptor 700"), "{asked}: {told}");
+        let asked = format!("list --backend {backend} --format json --pid {pid} --fd 700");
+        assert_eq!(lines(&asked).0[0]["ring"], leader.inode, "{asked}");
+    }
+    done()
+}
+
+/// Threads with tables of their own come and go, and the leader keeps a ring and a set.
+pub(crate) fn inside_churn() {
+    let ring = make(1);
+    let set = EpollSet::new().expect("an epoll set");
+    say(Said {
+        event: set.as_fd().as_raw_fd(),
+        ..ring
+    });
+    loop {
+        let threads: Vec<_> = (0..4)
+            .map(|_| thread::spawn(|| unshare_descriptors().expect("unshare")))
+            .collect();
+        for thread in threads {
+            thread.join().expect("no panic");
+        }
+    }
+}
+
+fn threads_that_end_while_they_are_looked_at() -> Outcome {
+    let other = Other::start("churning-threads", 1);
+    let (pid, said) = (other.pid(), other.rings[0]);
+    for backend in BACKENDS {
+        let mut rings = finder(backend);
+        let mut sets = EpollFinder::with_backend(backend)?;
+        for round in 0..50 {
+            let found = rings.find_in(pid)?;
+            let has = |fd: i32| move |one: &Holder| one.tid == pid && one.fd() == Some(fd);
+            let mut holders = found.rings.iter().flat_map(|ring| ring.holders());
+            assert!(holders.any(has(said.fd)), "{backend}, {round}: {found:?}");
+            let found = sets.find_in(pid)?;
+            let mut holders = found.sets.iter().flat_map(|set| set.holders());
+            assert!(
+                holders.any(has(said.event)),
+                "{backend}, {round}: {found:?}"
+            );
+        }
+    }
     done()
 }

@@ -26,6 +26,7 @@ trials![
     root_of_a_user_namespace,
     lockdown_is_named,
     a_kernel_without_btf,
+    processes_that_proc_hides,
 ];
 
 /// This program as a user without rights.
@@ -306,5 +307,32 @@ fn lockdown_is_named() -> Outcome {
 fn a_kernel_without_btf() -> Outcome {
     let hide = "mount -t tmpfs none /sys/kernel/btf; ";
     assert_told(&after(&["--mount"], hide), "CONFIG_DEBUG_INFO_BTF");
+    done()
+}
+
+/// A /proc with hidepid shows no process of others: that is not taken for their end.
+fn processes_that_proc_hides() -> Outcome {
+    let root = workload("--rings 1");
+    let pid = root.pid();
+    let program = for_everyone(&tool());
+    let script = format!(
+        "mount -t proc -o hidepid=2 proc /proc; \
+         exec setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups \"$0\" \"$@\""
+    );
+    for (asked, told) in [
+        (format!("list --pid {pid}"), "hidepid"),
+        (format!("list --tid {pid}"), "hidepid"),
+        (format!("epoll --pid {pid}"), "hidepid"),
+        ("list".into(), "what could be inspected"),
+        ("epoll".into(), "what could be inspected"),
+    ] {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "sh", "-ec", &script])
+            .arg(&program);
+        let ran = output(command.args(asked.split_whitespace()).current_dir("/"));
+        assert_eq!(ran.status.code(), Some(3), "{asked}: {ran:?}");
+        assert!(ran.stderr.contains(told), "{asked}: {ran:?}");
+    }
     done()
 }
