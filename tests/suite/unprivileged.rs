@@ -27,6 +27,7 @@ trials![
     lockdown_is_named,
     a_kernel_without_btf,
     processes_that_proc_hides,
+    root_that_may_not_look_at_others,
 ];
 
 /// This program as a user without rights.
@@ -334,5 +335,24 @@ fn processes_that_proc_hides() -> Outcome {
         assert_eq!(ran.status.code(), Some(3), "{asked}: {ran:?}");
         assert!(ran.stderr.contains(told), "{asked}: {ran:?}");
     }
+    done()
+}
+
+/// A root without CAP_SYS_PTRACE is not told to be root; it may look at processes that have
+/// no capability which it lacks.
+fn root_that_may_not_look_at_others() -> Outcome {
+    let other = workload("--rings 1");
+    let asked = ["list", "--backend", "fdinfo", "--pid"];
+    let without = |which: &str| {
+        let mut command = Command::new("setpriv");
+        command.args([format!("--bounding-set={which}"), "--".into()]);
+        output(command.arg(tool()).args(asked).arg(other.pid().to_string()))
+    };
+    let ran = without("-sys_ptrace");
+    assert_eq!(ran.status.code(), Some(3), "{ran:?}");
+    assert!(ran.stderr.contains("have CAP_SYS_PTRACE"), "{ran:?}");
+    assert!(!ran.stderr.contains("be root"), "{ran:?}");
+    let ran = without("-net_raw");
+    assert_eq!(ran.status.code(), Some(0), "{ran:?}");
     done()
 }

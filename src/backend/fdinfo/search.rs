@@ -186,9 +186,13 @@ impl Look<'_> {
             let Some(fd) = number(name) else {
                 continue;
             };
-            // A descriptor that went meanwhile is none.
-            let Ok(Some(inode)) = ring(fds.as_fd(), name) else {
-                continue;
+            let inode = match ring(fds.as_fd(), name) {
+                Ok(Some(inode)) => inode,
+                Ok(None) => continue,
+                // It went meanwhile.
+                Err(Errno::NOENT) => continue,
+                // The numbers may be listed by one who may not look at the files.
+                Err(e) => return Err(e.into()),
             };
             let holder = task.holder(Via::Descriptor(fd))?;
             // A long list is read once, however many descriptors lead to it.

@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use rustix::fs::{statat, AtFlags, OFlags, RawDir, CWD};
+use rustix::io::Errno;
 
 use crate::backend::fdinfo::proc;
 use crate::backend::fdinfo::search::{ask, number, numbers_in, open_in};
@@ -145,9 +146,13 @@ fn sets_in(fds: &OwnedFd) -> io::Result<Vec<(RawFd, u64)>> {
         let Some(fd) = number(name) else {
             continue;
         };
-        // A descriptor that went meanwhile is none.
-        if !matches!(proc::links_to(fds, name, EPOLL), Ok(true)) {
-            continue;
+        match proc::links_to(fds, name, EPOLL) {
+            Ok(true) => {}
+            Ok(false) => continue,
+            // It went meanwhile.
+            Err(Errno::NOENT) => continue,
+            // The numbers may be listed by one who may not look at the files.
+            Err(e) => return Err(e.into()),
         }
         if let Ok(stat) = statat(fds, name, AtFlags::empty()) {
             sets.push((fd, stat.st_ino));
