@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::locator::{link_of, Kind, Locator, EPOLL};
 use crate::pidfd;
 use crate::ring::Via;
+use crate::sys::kcmp;
 
 /// Why no descriptor of a ring could be copied.
 #[derive(Debug)]
@@ -30,8 +31,11 @@ pub(crate) fn copy(locator: &Locator) -> Result<OwnedFd, NoCopy> {
             continue;
         };
         found = true;
-        // Of an epoll set a copy does not say which one it is.
-        let of_thread = locator.kind == Kind::Epoll && place.tid != place.pid;
+        // Of an epoll set a copy does not say which one it is. That of the leader serves
+        // if they share it, also before Linux 6.9.
+        let of_thread = locator.kind == Kind::Epoll
+            && place.tid != place.pid
+            && !kcmp::descriptors(place.tid, place.pid).is_ok_and(|order| order.is_eq());
         let mut copy = match of_thread {
             true => pidfd::copy_of_thread(place.tid, fd),
             false => pidfd::copy_of(place.pid, fd),
