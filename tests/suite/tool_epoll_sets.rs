@@ -40,11 +40,12 @@ fn json_of(args: &str) -> Vec<Value> {
     records(&ran)
 }
 
-/// Of the whole machine, where other trials have sets that are busy.
+/// Of the whole machine, where other trials have sets that are busy, and where a security
+/// module may hide what a process has even from root.
 #[track_caller]
 fn machine(args: &str) -> Vec<Value> {
     let ran = items(&format!("{args} --format json"));
-    assert!(matches!(ran.status.code(), Some(0 | 4)), "{ran:?}");
+    assert!(matches!(ran.status.code(), Some(0 | 3 | 4)), "{ran:?}");
     records(&ran)
 }
 
