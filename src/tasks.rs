@@ -34,9 +34,14 @@ pub(crate) fn process_of(tid: u32) -> Result<u32> {
 /// if it has ended, which leaves it none. Where kcmp(2) does not say which threads share
 /// one (EPERM without ptrace rights, ENOSYS without `CONFIG_KCMP`), all of them.
 pub(crate) fn descriptor_tables(pid: u32) -> Result<Vec<u32>> {
+    check_proc()?;
+    tables_in_own_proc(pid)
+}
+
+/// The same, if /proc is known to show our pid namespace.
+pub(crate) fn tables_in_own_proc(pid: u32) -> Result<Vec<u32>> {
     let task = format!("/proc/{pid}/task");
     let refused = |e| failed(pid, &task, e);
-    check_proc()?;
     // One for each thread (proc_task_getattr(), fs/proc/base.c).
     if fs::metadata(&task).map_err(refused)?.nlink() <= 3 {
         return Ok(vec![pid]);

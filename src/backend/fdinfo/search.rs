@@ -26,7 +26,7 @@ use crate::record::RegisteredBuf;
 use crate::ring::{
     Holder, Names, Pinned, Queue, Ring, Seen, Sighting, SqPoll, Unseen, UnseenReason, Via,
 };
-use crate::tasks::{descriptor_tables, process_of, Tasks};
+use crate::tasks::{process_of, tables_in_own_proc, Tasks};
 
 /// Of one ring, and the pause between two.
 const TRIES: u32 = 5;
@@ -144,7 +144,7 @@ impl Look<'_> {
     fn at(&mut self, pid: u32, alone: Option<u32>) -> Result<bool> {
         let tables = match alone {
             Some(tid) => vec![tid],
-            None => descriptor_tables(pid)?,
+            None => tables_in_own_proc(pid)?,
         };
         let mut held = HashSet::new();
         let mut mapped = false;

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::locator::EPOLL;
 use crate::ring::{Holder, Seen, Sighting, Unseen, UnseenReason, Via};
 use crate::sys::kcmp;
-use crate::tasks::{descriptor_tables, process_of, Tasks};
+use crate::tasks::{process_of, tables_in_own_proc, Tasks};
 
 /// Opens the search.
 pub(crate) fn open() -> Result<Box<dyn Search>, NotOpened> {
@@ -87,7 +87,7 @@ impl Look {
     fn at(&mut self, pid: u32, alone: Option<u32>) -> Result<bool> {
         let tables = match alone {
             Some(tid) => vec![tid],
-            None => descriptor_tables(pid)?,
+            None => tables_in_own_proc(pid)?,
         };
         // Else each thread is in the list, and a number is a set once.
         let knows_tables = kcmp::descriptors(pid, pid).is_ok();
