@@ -13,7 +13,7 @@ use uring_bpf_iter::{
 use crate::exit::Stop;
 use crate::json::{time_ms, Line};
 use crate::table::Table;
-use crate::text::{count, device, how_read, or_unknown, printable};
+use crate::text::{count, device, how_read, kind, name, open_flags, or_unknown};
 
 /// The number of holders that are named above a table, beside the one that the set is
 /// shown by.
@@ -146,10 +146,10 @@ impl Shown<'_> {
             })),
             item.events().to_string(),
             format!("{:#x}", item.data()),
-            or_unknown(known.then(|| file.kind())),
+            or_unknown(known.then(|| kind(file))),
             file.inode().to_string(),
             device(file),
-            or_unknown(known.then(|| format!("{:#o}", file.flags()))),
+            or_unknown(known.then(|| open_flags(file))),
             file.position().to_string(),
         ]
     }
@@ -162,8 +162,8 @@ fn held(set: &EpollSet, holder: &Holder) -> String {
         true => String::new(),
         false => format!(" thread {}", holder.tid),
     };
-    let name = printable(&holder.name);
-    format!("fd {} of {name}[{}]{thread}", numbers(&fds), holder.pid)
+    let (name, fds) = (name(holder), numbers(&fds));
+    format!("fd {fds} of {name}[{}]{thread}", holder.pid)
 }
 
 fn numbers(fds: &[i32]) -> String {
