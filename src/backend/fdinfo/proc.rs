@@ -1,10 +1,13 @@
 //! Facts about /proc that all its readers share.
 
+use std::ffi::CStr;
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::str::FromStr;
 
-use rustix::fs::{readlinkat_raw, statat, AtFlags, CWD};
+use rustix::fs::{openat, readlinkat_raw, statat, AtFlags, Mode, OFlags, RawDir, CWD};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
@@ -14,6 +17,8 @@ use crate::error::{Error, Permission, Result};
 use crate::kernel;
 use crate::pidfd;
 use crate::record::{Consistency, RegisteredBuf};
+use crate::ring::{Unseen, UnseenReason};
+use crate::tasks::{process_of, tables_in_own_proc, Tasks};
 
 /// /proc has to show our own pid namespace.
 pub(super) fn check() -> Result<(), NotOpened> {
@@ -42,6 +47,71 @@ pub(super) fn failed(path: &str, error: io::Error) -> Error {
         },
         _ => Error::os(format!("read {path}"), error),
     }
+}
+
+/// Looks at these tasks, a process after the other, with a thread for each of its tables of
+/// descriptors: the processes that could not be looked at in full, of which `look` says
+/// false.
+///
+/// # Errors
+///
+/// That of the look at a process, if that was asked for alone.
+pub(super) fn each_process(
+    tasks: Tasks,
+    mut look: impl FnMut(&OwnedFd, u32, &[u32]) -> Result<bool>,
+) -> Result<Vec<Unseen>> {
+    let fail = |e| Error::os("read /proc (is it mounted?)", e);
+    let proc = open_in(CWD, "/proc", OFlags::DIRECTORY).map_err(fail)?;
+    let (pids, alone) = match tasks {
+        Tasks::All => (numbers_in(&proc).map_err(fail)?, None),
+        Tasks::Process(pid) => (vec![pid], None),
+        Tasks::Thread(tid) => (vec![process_of(tid)?], Some(vec![tid])),
+    };
+    let mut unseen = Vec::new();
+    let mut not_permitted = |pid| {
+        unseen.push(Unseen {
+            pid,
+            why: UnseenReason::NotPermitted,
+        });
+    };
+    for pid in pids {
+        let tables = match &alone {
+            Some(thread) => Ok(thread.clone()),
+            None => tables_in_own_proc(pid),
+        };
+        match tables.and_then(|tables| look(&proc, pid, &tables)) {
+            Ok(true) | Err(Error::NoSuchProcess { .. }) => {}
+            Ok(false) => not_permitted(pid),
+            Err(Error::NotPermitted { .. }) if tasks == Tasks::All => not_permitted(pid),
+            Err(e) => return Err(e),
+        }
+    }
+    if tasks == Tasks::All && hides_processes(&proc) {
+        not_permitted(1);
+    }
+    Ok(unseen)
+}
+
+pub(super) fn open_in(at: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | flags;
+    openat(at, path, flags, Mode::empty())
+}
+
+/// The names in a folder that are numbers: processes, or threads.
+pub(super) fn numbers_in(folder: &OwnedFd) -> Result<Vec<u32>, Errno> {
+    let mut pids = Vec::new();
+    let mut room = [MaybeUninit::uninit(); 1 << 14];
+    let mut entries = RawDir::new(folder, &mut room);
+    while let Some(entry) = entries.next() {
+        pids.extend(number::<u32>(entry?.file_name()));
+    }
+    pids.sort_unstable();
+    Ok(pids)
+}
+
+/// A name in /proc that is one.
+pub(super) fn number<N: FromStr>(name: &CStr) -> Option<N> {
+    name.to_str().ok()?.parse().ok()
 }
 
 /// Looks at each table of descriptors of a process, by one of its threads: false if one of
@@ -93,7 +163,7 @@ fn has_ended(pid: u32) -> bool {
 
 /// Whether /proc does not show processes of others (hidepid, proc(5)): then the first one
 /// of the pid namespace is missing.
-pub(super) fn hides_processes(proc: impl AsFd) -> bool {
+fn hides_processes(proc: impl AsFd) -> bool {
     matches!(statat(proc, "1", AtFlags::empty()), Err(Errno::NOENT)) && pidfd::exists(1)
 }
 

@@ -5,28 +5,25 @@ use std::ffi::CStr;
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
-use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
 
 use memchr::memmem;
 use rustix::buffer::spare_capacity;
-use rustix::fs::{openat, statat, AtFlags, Mode, OFlags, RawDir, CWD};
+use rustix::fs::{statat, AtFlags, OFlags, RawDir};
 use rustix::io::Errno;
 
 use crate::backend::fdinfo::file::read_whole;
-use crate::backend::fdinfo::proc::{self, list_consistency, prints_under_lock};
+use crate::backend::fdinfo::proc::{self, list_consistency, number, open_in, prints_under_lock};
 use crate::backend::fdinfo::text::{parse, RingText, Text};
 use crate::backend::reader::Search;
 use crate::backend::select::NotOpened;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernel;
 use crate::locator::RING;
 use crate::record::RegisteredBuf;
-use crate::ring::{
-    Holder, Names, Pinned, Queue, Ring, Seen, Sighting, SqPoll, Unseen, UnseenReason, Via,
-};
-use crate::tasks::{process_of, tables_in_own_proc, Tasks};
+use crate::ring::{Holder, Names, Pinned, Queue, Ring, Seen, Sighting, SqPoll, Via};
+use crate::tasks::Tasks;
 
 /// Of one ring, and the pause between two.
 const TRIES: u32 = 5;
@@ -51,41 +48,17 @@ impl Search for ProcSearch {
     /// All sightings in all processes or in one, and the processes that may not
     /// be searched.
     fn look(&mut self, tasks: Tasks, mappings: bool) -> Result<Seen> {
-        let fail = |e| Error::os("read /proc (is it mounted?)", e);
-        let proc = open_in(CWD, "/proc", OFlags::DIRECTORY).map_err(fail)?;
-        let pids = match tasks {
-            Tasks::All => numbers_in(&proc).map_err(fail)?,
-            Tasks::Process(pid) => vec![pid],
-            Tasks::Thread(tid) => vec![process_of(tid)?],
-        };
-        let alone = match tasks {
-            Tasks::Thread(tid) => Some(tid),
-            Tasks::All | Tasks::Process(_) => None,
-        };
         let mut look = Look {
             memory: self,
-            proc,
             mappings,
             sightings: Vec::new(),
             described: HashSet::new(),
             pauses: PAUSES,
-            unseen: Vec::new(),
         };
-        for one in pids {
-            match look.at(one, alone) {
-                Ok(true) => {}
-                Ok(false) => look.not_permitted(one),
-                Err(Error::NotPermitted { .. }) if tasks == Tasks::All => look.not_permitted(one),
-                Err(Error::NoSuchProcess { .. }) => {}
-                Err(e) => return Err(e),
-            }
-        }
-        if tasks == Tasks::All && proc::hides_processes(&look.proc) {
-            look.not_permitted(1);
-        }
+        let unseen = proc::each_process(tasks, |proc, pid, tables| look.at(proc, pid, tables))?;
         Ok(Seen {
             sightings: look.sightings,
-            unseen: look.unseen,
+            unseen,
         })
     }
 
@@ -95,62 +68,26 @@ impl Search for ProcSearch {
     }
 }
 
-pub(super) fn open_in(at: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | flags;
-    openat(at, path, flags, Mode::empty())
-}
-
-/// The names in a folder that are numbers: processes, or threads.
-pub(super) fn numbers_in(folder: &OwnedFd) -> Result<Vec<u32>, Errno> {
-    let mut pids = Vec::new();
-    let mut room = [MaybeUninit::uninit(); 1 << 14];
-    let mut entries = RawDir::new(folder, &mut room);
-    while let Some(entry) = entries.next() {
-        pids.extend(number::<u32>(entry?.file_name()));
-    }
-    pids.sort_unstable();
-    Ok(pids)
-}
-
-/// A name in /proc that is one.
-pub(super) fn number<N: FromStr>(name: &CStr) -> Option<N> {
-    name.to_str().ok()?.parse().ok()
-}
-
 /// One look at processes.
 struct Look<'a> {
     memory: &'a mut ProcSearch,
-    proc: OwnedFd,
     mappings: bool,
     sightings: Vec<Sighting>,
     /// The rings among them that are described.
     described: HashSet<u64>,
     /// How often it may still wait for the lock of a ring.
     pauses: u32,
-    unseen: Vec<Unseen>,
 }
 
 impl Look<'_> {
-    fn not_permitted(&mut self, pid: u32) {
-        self.unseen.push(Unseen {
-            pid,
-            why: UnseenReason::NotPermitted,
-        });
-    }
-
-    /// Looks at all tables of descriptors of a process, or at that of one thread: false if
-    /// one of them could not be looked at. A thread that could not be looked at to the end
-    /// is not seen.
-    fn at(&mut self, pid: u32, alone: Option<u32>) -> Result<bool> {
-        let tables = match alone {
-            Some(tid) => vec![tid],
-            None => tables_in_own_proc(pid)?,
-        };
+    /// Looks at tables of descriptors of a process: false if one of them could not be looked
+    /// at. A thread that could not be looked at to the end is not seen.
+    fn at(&mut self, proc: &OwnedFd, pid: u32, tables: &[u32]) -> Result<bool> {
         let mut held = HashSet::new();
         let mut mapped = false;
-        proc::each_table(pid, &tables, |tid| {
+        proc::each_table(pid, tables, |tid| {
             let before = self.sightings.len();
-            let looked = self.at_table(pid, tid, &mut held, &mut mapped);
+            let looked = self.at_table(proc, (pid, tid), &mut held, &mut mapped);
             if looked.is_err() {
                 for lost in self.sightings.drain(before..) {
                     if lost.ring.is_some() {
@@ -166,8 +103,8 @@ impl Look<'_> {
     /// thread has shown any yet: one that has ended has none.
     fn at_table(
         &mut self,
-        pid: u32,
-        tid: u32,
+        proc: &OwnedFd,
+        (pid, tid): (u32, u32),
         held: &mut HashSet<u64>,
         mapped: &mut bool,
     ) -> io::Result<()> {
@@ -176,7 +113,7 @@ impl Look<'_> {
             true => format!("{pid}/fd"),
             false => format!("{pid}/task/{tid}/fd"),
         };
-        let fds = open_in(&self.proc, &path, OFlags::DIRECTORY)?;
+        let fds = open_in(proc, &path, OFlags::DIRECTORY)?;
         let mut task = Task::new(pid, tid, fds.as_fd());
         let mut room = [MaybeUninit::uninit(); 1 << 13];
         let mut entries = RawDir::new(&fds, &mut room);

@@ -8,18 +8,18 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 
-use rustix::fs::{statat, AtFlags, OFlags, RawDir, CWD};
+use rustix::fs::{statat, AtFlags, OFlags, RawDir};
 use rustix::io::Errno;
 
-use crate::backend::fdinfo::proc;
-use crate::backend::fdinfo::search::{ask, number, numbers_in, open_in};
+use crate::backend::fdinfo::proc::{self, number, open_in};
+use crate::backend::fdinfo::search::ask;
 use crate::backend::reader::Search;
 use crate::backend::select::NotOpened;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::locator::EPOLL;
-use crate::ring::{Holder, Seen, Sighting, Unseen, UnseenReason, Via};
+use crate::ring::{Holder, Seen, Sighting, Via};
 use crate::sys::kcmp;
-use crate::tasks::{process_of, tables_in_own_proc, Tasks};
+use crate::tasks::Tasks;
 
 /// Opens the search.
 pub(crate) fn open() -> Result<Box<dyn Search>, NotOpened> {
@@ -31,35 +31,12 @@ struct ProcSearch;
 
 impl Search for ProcSearch {
     fn look(&mut self, tasks: Tasks, _mappings: bool) -> Result<Seen> {
-        let fail = |e| Error::os("read /proc (is it mounted?)", e);
-        let proc = open_in(CWD, "/proc", OFlags::DIRECTORY).map_err(fail)?;
-        let pids = match tasks {
-            Tasks::All => numbers_in(&proc).map_err(fail)?,
-            Tasks::Process(pid) => vec![pid],
-            Tasks::Thread(tid) => vec![process_of(tid)?],
-        };
-        let alone = match tasks {
-            Tasks::Thread(tid) => Some(tid),
-            Tasks::All | Tasks::Process(_) => None,
-        };
-        let mut look = Look {
-            proc,
-            files: Files::default(),
-            seen: Seen::default(),
-        };
-        for one in pids {
-            match look.at(one, alone) {
-                Ok(true) => {}
-                Ok(false) => look.not_permitted(one),
-                Err(Error::NotPermitted { .. }) if tasks == Tasks::All => look.not_permitted(one),
-                Err(Error::NoSuchProcess { .. }) => {}
-                Err(e) => return Err(e),
-            }
-        }
-        if tasks == Tasks::All && proc::hides_processes(&look.proc) {
-            look.not_permitted(1);
-        }
-        Ok(look.seen)
+        let mut look = Look::default();
+        let unseen = proc::each_process(tasks, |proc, pid, tables| look.at(proc, pid, tables))?;
+        Ok(Seen {
+            sightings: look.sightings,
+            unseen,
+        })
     }
 
     fn gains_by_another_look(&self) -> bool {
@@ -68,35 +45,24 @@ impl Search for ProcSearch {
 }
 
 /// One look at processes.
+#[derive(Default)]
 struct Look {
-    proc: OwnedFd,
     files: Files,
-    seen: Seen,
+    sightings: Vec<Sighting>,
 }
 
 impl Look {
-    fn not_permitted(&mut self, pid: u32) {
-        self.seen.unseen.push(Unseen {
-            pid,
-            why: UnseenReason::NotPermitted,
-        });
-    }
-
-    /// Looks at all tables of descriptors of a process, or at that of one thread: false if
-    /// one of them could not be looked at.
-    fn at(&mut self, pid: u32, alone: Option<u32>) -> Result<bool> {
-        let tables = match alone {
-            Some(tid) => vec![tid],
-            None => tables_in_own_proc(pid)?,
-        };
+    /// Looks at tables of descriptors of a process: false if one of them could not be looked
+    /// at.
+    fn at(&mut self, proc: &OwnedFd, pid: u32, tables: &[u32]) -> Result<bool> {
         // Else each thread is in the list, and a number is a set once.
         let knows_tables = kcmp::descriptors(pid, pid).is_ok();
         let mut known = HashSet::new();
-        proc::each_table(pid, &tables, |tid| {
-            let before = self.seen.sightings.len();
-            let looked = self.at_table(pid, tid, |fd| known.insert(fd) || knows_tables);
+        proc::each_table(pid, tables, |tid| {
+            let before = self.sightings.len();
+            let looked = self.at_table(proc, (pid, tid), |fd| known.insert(fd) || knows_tables);
             if looked.is_err() {
-                self.seen.sightings.truncate(before);
+                self.sightings.truncate(before);
             }
             looked
         })
@@ -105,8 +71,8 @@ impl Look {
     /// Looks at the descriptors of a thread that are wanted.
     fn at_table(
         &mut self,
-        pid: u32,
-        tid: u32,
+        proc: &OwnedFd,
+        (pid, tid): (u32, u32),
         mut is_wanted: impl FnMut(RawFd) -> bool,
     ) -> io::Result<()> {
         // All else is opened from here, so that it is of the same task.
@@ -114,7 +80,7 @@ impl Look {
             true => format!("{pid}/fd"),
             false => format!("{pid}/task/{tid}/fd"),
         };
-        let fds = open_in(&self.proc, &path, OFlags::DIRECTORY)?;
+        let fds = open_in(proc, &path, OFlags::DIRECTORY)?;
         let mut task = None;
         for (fd, inode) in sets_in(&fds)? {
             if !is_wanted(fd) {
@@ -124,7 +90,7 @@ impl Look {
                 Some(known) => known,
                 unknown => unknown.insert(ask(fds.as_fd(), tid != pid)?),
             };
-            self.seen.sightings.push(Sighting {
+            self.sightings.push(Sighting {
                 key: (self.files.number_of(kcmp::Of { tid, fd }), inode),
                 holder: Holder::new((pid, tid), Via::Descriptor(fd), *uid, names.clone()),
                 files: tid.into(),
