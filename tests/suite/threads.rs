@@ -362,8 +362,10 @@ fn names_that_are_not_utf8() -> Outcome {
     done()
 }
 
-/// A ring of the leader, and a thread whose table was separate before that was made.
+/// A ring that the leader has under one more number than a thread with a table that
+/// it does not share, which has a ring besides.
 pub(crate) fn inside_late_ring() {
+    let ring = RingBuilder::new(8).build().expect("ring");
     let (tell, told) = mpsc::channel();
     let (ready, wait) = mpsc::channel();
     let thread = Builder::new().spawn(move || {
@@ -375,7 +377,6 @@ pub(crate) fn inside_late_ring() {
     thread.expect("a thread");
     wait.recv().expect("separate");
     let of_thread = told.recv().expect("a ring");
-    let ring = RingBuilder::new(8).build().expect("ring");
     let one = Said {
         tid: std::process::id(),
         fd: 700,
@@ -420,7 +421,12 @@ pub(crate) fn inside_churn() {
     });
     loop {
         let threads: Vec<_> = (0..4)
-            .map(|_| thread::spawn(|| unshare_descriptors().expect("unshare")))
+            .map(|_| {
+                thread::spawn(|| {
+                    unshare_descriptors().expect("unshare");
+                    thread::sleep(Duration::from_micros(200));
+                })
+            })
             .collect();
         for thread in threads {
             thread.join().expect("no panic");
@@ -434,7 +440,7 @@ fn threads_that_end_while_they_are_looked_at() -> Outcome {
     for backend in BACKENDS {
         let mut rings = finder(backend);
         let mut sets = EpollFinder::with_backend(backend)?;
-        for round in 0..50 {
+        for round in 0..300 {
             let found = rings.find_in(pid)?;
             let has = |fd: i32| move |one: &Holder| one.tid == pid && one.fd() == Some(fd);
             let mut holders = found.rings.iter().flat_map(|ring| ring.holders());
