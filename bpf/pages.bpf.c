@@ -38,27 +38,6 @@ static __always_inline u32 open_table(const bool direct, u64 ctx, struct table *
 	return WALK_DONE;
 }
 
-/*
- * A segment that begins in a large folio is counted from its head, and its
- * offset may be more than a page (io_sqe_buffer_register(), io_uring/rsrc.c,
- * 6.12 on). Here it is counted from the page in which it begins.
- */
-static __always_inline void put_segment(u64 page, u64 pfn, u32 offset, u32 len, record_t *r)
-{
-	u32 skipped = offset >> request.page_shift;
-
-	r->page = page + skipped * bpf_core_type_size(struct page);
-	r->pfn = pfn ? pfn + skipped : 0;
-	r->offset = offset & ((1u << request.page_shift) - 1);
-	r->len = len;
-}
-
-/* As a plain number, too. */
-static __always_inline u64 page_of(const bool direct, u64 bv)
-{
-	return number_at(direct, bv + bpf_core_field_offset(struct bio_vec, bv_page), 0);
-}
-
 static __always_inline u64 pfn_of(u64 page)
 {
 	if (!request.page_base || !page)
@@ -66,14 +45,28 @@ static __always_inline u64 pfn_of(u64 page)
 	return (page - request.page_base) / bpf_core_type_size(struct page);
 }
 
+/*
+ * A segment that begins in a large folio is counted from its head, and its
+ * offset may be more than a page (io_sqe_buffer_register(), io_uring/rsrc.c,
+ * 6.12 on). Here it is counted from the page in which it begins.
+ */
+static __always_inline void put_segment(const bool direct, u64 bv, record_t *r)
+{
+	u32 offset = LOAD(direct, struct bio_vec, bv, bv_offset);
+	/* As a plain number, too. */
+	u64 page = number_at(direct, bv + bpf_core_field_offset(struct bio_vec, bv_page), 0);
+
+	page += (offset >> request.page_shift) * bpf_core_type_size(struct page);
+	r->page = page;
+	r->pfn = pfn_of(page);
+	r->offset = offset & ((1u << request.page_shift) - 1);
+	r->len = LOAD(direct, struct bio_vec, bv, bv_len);
+}
+
 static __always_inline bool load_record(const bool direct, const struct table *t, u64 i,
 					record_t *r)
 {
-	u64 bv = t->slots + i * bpf_core_type_size(struct bio_vec);
-	u64 page = page_of(direct, bv);
-
-	put_segment(page, pfn_of(page), LOAD(direct, struct bio_vec, bv, bv_offset),
-		    LOAD(direct, struct bio_vec, bv, bv_len), r);
+	put_segment(direct, t->slots + i * bpf_core_type_size(struct bio_vec), r);
 	return true;
 }
 
@@ -88,7 +81,6 @@ extern int bpf_iter_io_uring_bvec_new(struct bpf_iter_io_uring_bvec *it,
 				      struct io_mapped_ubuf *ubuf, u32 first) __ksym __weak;
 extern struct bio_vec *bpf_iter_io_uring_bvec_next(struct bpf_iter_io_uring_bvec *it) __ksym __weak;
 extern void bpf_iter_io_uring_bvec_destroy(struct bpf_iter_io_uring_bvec *it) __ksym __weak;
-extern u64 bpf_page_to_pfn(const struct page *page) __ksym __weak;
 
 static __always_inline void dump_segments(struct io_mapped_ubuf *ubuf)
 {
@@ -101,18 +93,14 @@ static __always_inline void dump_segments(struct io_mapped_ubuf *ubuf)
 		record_t *to = record_at(room(), i++);
 
 		if (to)
-			put_segment(page_of(true, (u64)bv), bpf_page_to_pfn(bv->bv_page),
-				    bv->bv_offset, bv->bv_len, to);
+			put_segment(true, (u64)bv, to);
 	}
 	bpf_iter_io_uring_bvec_destroy(&it);
 	reply.nr_slots = i;
 	reply.status = i > request.capacity ? WALK_TOO_MANY : WALK_DONE;
 }
 
-/*
- * By the kernel's own words, which need no address of struct page that user space
- * would have to find out. 1: that was the slot, the others need not be shown.
- */
+/* By the kernel's own walk. 1: that was the slot, the others need not be shown. */
 SEC("iter/io_uring_buf")
 int dump_native(struct bpf_iter__io_uring_buf *it)
 {

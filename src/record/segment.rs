@@ -46,9 +46,9 @@ impl Segment {
     /// size.
     ///
     /// `None` without `CAP_SYS_ADMIN` in the initial user namespace, as with
-    /// pagemap. The TaskFile backend also needs /proc for it, and a kernel
-    /// whose memory map is one array (`CONFIG_SPARSEMEM_VMEMMAP` or
-    /// `CONFIG_FLATMEM`, as every distribution for 64-bit machines has it).
+    /// pagemap. It also needs /proc, and a kernel whose memory map is one array
+    /// (`CONFIG_SPARSEMEM_VMEMMAP` or `CONFIG_FLATMEM`, as every distribution
+    /// for 64-bit machines has it).
     pub fn pfn(&self) -> Option<u64> {
         (self.pfn != 0).then_some(self.pfn)
     }

@@ -1,5 +1,5 @@
-//! Page frame numbers on a stock kernel, which shows pointers to `struct page`
-//! and not where their array begins.
+//! Page frame numbers: a kernel shows pointers to `struct page`, and not where
+//! their array begins.
 //!
 //! The number of one of our own pages is known by /proc/self/pagemap, and the
 //! pointer by a program. A caller that pagemap shows no numbers learns none here.
