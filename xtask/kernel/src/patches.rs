@@ -14,9 +14,21 @@ const ORIGINALS: &str = "originals";
 /// The list of every file that patches have changed, made or removed in the tree.
 const TOUCHED: &str = "touched";
 
-/// The patches of a series, in order; a cover letter is none.
+/// The patches of a series, in order; a cover letter is none. They lie in a folder for
+/// each posting, whose name begins with its number.
 pub(crate) fn of(series: &str) -> Result<Vec<PathBuf>> {
-    in_folder(&Path::new("kernel").join(series))
+    let dir = Path::new("kernel").join(series);
+    let mut postings = Vec::new();
+    for entry in fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let entry = entry?;
+        let name = entry.file_name().into_encoded_bytes();
+        if name.first().is_some_and(u8::is_ascii_digit) {
+            postings.push(entry.path());
+        }
+    }
+    postings.sort();
+    let patches: Result<Vec<_>> = postings.iter().map(|dir| in_folder(dir)).collect();
+    Ok(patches?.concat())
 }
 
 /// The patches in a folder, in order; none if there is no such folder.

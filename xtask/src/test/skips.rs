@@ -109,6 +109,16 @@ mod tests {
     }
 
     #[test]
+    fn the_list_can_be_read_for_every_machine() {
+        let list = include_str!("../../../tests/skips");
+        for series in ["6.1", "6.12", "7.2"] {
+            for flavour in ["plain", "debug"] {
+                parse(list, &format!("{series}-{flavour}")).unwrap();
+            }
+        }
+    }
+
+    #[test]
     fn a_line_is_for_its_machines() {
         let one = BTreeMap::from([("a::b".to_owned(), "no c: d".to_owned())]);
         assert_eq!(parse(LIST, "6.1-plain").unwrap(), one);
