@@ -77,7 +77,7 @@ pub(crate) fn faults(series: &str, only: &[String], runner: Option<&str>) -> Res
     for fault in faults.iter().filter(guarded) {
         heading(&fault.name);
         let test = tests.guarding(fault).unwrap_or_default();
-        let verdict = match image::image(series, fault.flavour, Change::Fault(&fault.patch)) {
+        let verdict = match image::image(series, fault.flavour, Change::Further(&fault.patch)) {
             Ok(image) => tests.run(&image, fault.flavour, &[test], &fault.name)?,
             Err(error) => Verdict::Unclear(format!("{error:#}")),
         };

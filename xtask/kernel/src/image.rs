@@ -24,7 +24,7 @@ pub(crate) enum Change<'a> {
     None,
     Series,
     /// The series, and a further patch on top.
-    Fault(&'a Path),
+    Further(&'a Path),
 }
 
 /// Builds a kernel, if it is not in the cache; gives its image.
@@ -57,10 +57,10 @@ impl Recipe {
         system::ensure_quietly(system::KERNEL)?;
         let mut patches = match change {
             Change::None => Vec::new(),
-            Change::Series | Change::Fault(_) => patches::of(series)?,
+            Change::Series | Change::Further(_) => patches::of(series)?,
         };
         let mut inputs = inputs(&source, &patches, &config::fragments(series, flavour))?;
-        if let Change::Fault(fault) = change {
+        if let Change::Further(fault) = change {
             let change = patches::change_of(fault)?;
             let _ = writeln!(inputs, "fault {}", cache::sha256_of(&change)?);
             patches.push(fault.to_owned());

@@ -155,11 +155,12 @@ fn is_of_kernel(file: &Path) -> bool {
 }
 
 /// What checkpatch has to say. It asks at every new file whether MAINTAINERS needs
-/// a line; those of the series are in folders that MAINTAINERS gives to somebody.
+/// a line: those of the series are in folders that MAINTAINERS gives to somebody. And
+/// it looks for the commit of a `Fixes:` tag, in a history that is not here.
 pub(crate) fn checkpatch(tree: &Path, patch: &Path) -> Result<Vec<String>> {
     let said = cmd(["perl", "scripts/checkpatch.pl"])
         .args(["--strict", "--no-signoff", "--terse", "--no-summary"])
-        .args(["--ignore", "FILE_PATH_CHANGES"])
+        .args(["--ignore", "FILE_PATH_CHANGES,UNKNOWN_COMMIT_ID"])
         .arg(fs::canonicalize(patch)?)
         .dir(tree)
         .output()?;

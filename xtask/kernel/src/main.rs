@@ -17,6 +17,7 @@ mod source;
 mod view;
 mod vm;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -24,6 +25,7 @@ use clap::Parser;
 use xtask_base::{workspace, Flavour};
 
 use check::Column;
+use image::Change;
 use liburing::Liburing;
 use soak::Soak;
 use vm::Vm;
@@ -72,6 +74,9 @@ enum Kernel {
         /// Without the patches, to compare with.
         #[arg(long)]
         unpatched: bool,
+        /// With this patch on top of the others.
+        #[arg(long, value_name = "PATCH", conflicts_with = "unpatched")]
+        with: Option<PathBuf>,
     },
     /// Check that each patch by itself builds and is clean, in four configurations.
     ///
@@ -152,12 +157,14 @@ impl Kernel {
                 series,
                 flavour,
                 unpatched,
+                with,
             } => {
-                let build = match unpatched {
-                    true => image::build_unpatched,
-                    false => image::build,
+                let change = match &with {
+                    Some(patch) => Change::Further(patch),
+                    None if unpatched => Change::None,
+                    None => Change::Series,
                 };
-                println!("{}", build(&series, flavour)?.display());
+                println!("{}", image::image(&series, flavour, change)?.display());
             }
             Self::Check { series, only, from } => return check::check(&series, &only, from),
             Self::Compare { record } => return compare::compare(record),
