@@ -49,6 +49,7 @@ pub(crate) fn run(mode: &str) -> ExitCode {
         "segments-without-rights" => super::pages::inside_without_rights(),
         "huge-pages" => super::memory::inside_huge_pages(),
         "soak" => super::soak::inside(),
+        "interrupted-read" => super::native_epoll::inside_interrupted(),
         "late-ring" => super::threads::inside_late_ring(),
         "churning-threads" => super::threads::inside_churn(),
         "strange-name" => super::threads::inside_strange_name(),
