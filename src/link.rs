@@ -188,7 +188,8 @@ impl<R: Record> Records<R> {
     ///
     /// [`Error::Contended`] (EDEADLK), which is retryable: nothing is lost,
     /// and the next call goes on from the same place. For an epoll set the call
-    /// waits for the lock instead. [`Error::RingGone`], [`Error::EpollGone`] (ENXIO).
+    /// waits for the lock instead, unless somebody has set `O_NONBLOCK` (EAGAIN).
+    /// [`Error::RingGone`], [`Error::EpollGone`] (ENXIO).
     /// [`Error::Malformed`] if the stream ends before its end or goes on after
     /// it, or if a record makes no sense, as with a pinned link that runs a program
     /// of another library.

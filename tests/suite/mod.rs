@@ -51,6 +51,7 @@ mod file_facts;
 mod files;
 mod finding;
 mod forks;
+mod handed_on;
 mod holders;
 mod instructions;
 mod kernel_bufs;
@@ -135,6 +136,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         reader::trials(),
         errors::trials(),
         unprivileged::trials(),
+        handed_on::trials(),
         examples::trials(),
         tool::trials(),
         tool_shown::trials(),

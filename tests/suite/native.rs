@@ -102,7 +102,10 @@ pub(super) fn read(session: &mut IterSession, buf: &mut [u8]) -> (usize, u32) {
     loop {
         match session.read(buf) {
             Ok(n) => return (n, refused),
-            Err(e) if e.raw_os_error() == Some(libc::EDEADLK) => refused += 1,
+            // EAGAIN: that of an epoll set, with O_NONBLOCK.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EDEADLK | libc::EAGAIN)) => {
+                refused += 1;
+            }
             Err(e) => panic!("read: {e}"),
         }
         assert!(start.elapsed() < SOON, "the lock was never free");

@@ -6,6 +6,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use rustix::fs::{fcntl_getfl, OFlags};
 use rustix::io::Errno;
 
 use crate::backend::bpf::iterator;
@@ -13,7 +14,7 @@ use crate::backend::bpf::native::attach_stream;
 use crate::backend::bpf::table::Table;
 use crate::backend::facts::LinkInfo;
 use crate::choice::Backend;
-use crate::error::{Error, Missed, Result};
+use crate::error::{Contention, Error, Missed, Result};
 use crate::kernel;
 use crate::locator::Name;
 use crate::record::Plain;
@@ -60,6 +61,11 @@ pub(crate) fn iterate(link: BorrowedFd<'_>, name: Name) -> Result<OwnedFd> {
 /// Reads bytes of records.
 pub(crate) fn read(iterator: &OwnedFd, room: &mut [u8], name: Name) -> Result<usize, Missed> {
     iterator::read(iterator, room).map_err(|errno| match errno {
+        // The lock of an epoll set is waited for, unless who has the descriptor, too, wants
+        // no waiting.
+        Errno::AGAIN if matches!(name, Name::EpollId(_)) && is_nonblocking(iterator) => {
+            Missed::Busy(Contention::LockHeldUnseen)
+        }
         // Ours write a record for each slot; it would be so for ever.
         Errno::AGAIN => Missed::Failed(Error::malformed(
             "a native iterator",
@@ -67,6 +73,10 @@ pub(crate) fn read(iterator: &OwnedFd, room: &mut [u8], name: Name) -> Result<us
         )),
         errno => iterator::missed(errno, || name.gone()),
     })
+}
+
+fn is_nonblocking(iterator: &OwnedFd) -> bool {
+    fcntl_getfl(iterator).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK))
 }
 
 /// Says what is wrong with records, the first of which is record `first`.

@@ -57,14 +57,14 @@ pub use kmem::{
 pub use lock::LockHolder;
 pub use ring::TestRing;
 pub use session::{
-    has_iterator, loaded_programs, words, IterLink, IterLinkInfo, IterProgram, IterSession,
-    ProgramRuns,
+    has_iterator, loaded_programs, own_links, words, BpfArray, IterLink, IterLinkInfo, IterProgram,
+    IterSession, ProgramRuns,
 };
 pub use submit::{Done, Pending, Request};
 pub use sys::{
     bpf_map, cpu_time, cpu_time_of_children, end_thread, fork_chain, fork_holder, fork_survivor,
-    in_forked_child, interrupt_every, page_size, set_uid, signalfd, timerfd, unshare_descriptors,
-    userfaultfd_of_nothing,
+    idle_priority, in_forked_child, interrupt_every, page_size, set_uid, signalfd, timerfd,
+    unshare_descriptors, userfaultfd_of_nothing,
 };
 pub use ublk::KernelBuf;
 pub use witness::PipeWitness;

@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use crate::btf;
 use crate::sys::{self, Insn};
@@ -41,20 +41,80 @@ pub struct IterLinkInfo {
 /// # Errors
 /// Those of reading `/proc/self/fd`.
 pub fn loaded_programs() -> io::Result<Vec<String>> {
-    let mut names = Vec::new();
+    let programs = descriptors("anon_inode:bpf-prog")?;
+    Ok(programs.into_iter().flat_map(sys::prog_name).collect())
+}
+
+/// The numbers of this process's descriptors of such files.
+fn descriptors(what: &str) -> io::Result<Vec<RawFd>> {
+    let mut numbers = Vec::new();
     for entry in std::fs::read_dir("/proc/self/fd")? {
         let path = entry?.path();
         // What other threads close meanwhile is passed over.
-        let is_program =
-            std::fs::read_link(&path).is_ok_and(|what| what.as_os_str() == "anon_inode:bpf-prog");
+        let is_one = std::fs::read_link(&path).is_ok_and(|found| found.as_os_str() == what);
         let number = path
             .file_name()
             .and_then(|name| name.to_str()?.parse().ok());
-        if let (true, Some(number)) = (is_program, number) {
-            names.extend(sys::prog_name(number));
-        }
+        numbers.extend(number.filter(|_: &RawFd| is_one));
     }
-    Ok(names)
+    Ok(numbers)
+}
+
+/// The links of which this process has descriptors, whoever has made them.
+///
+/// # Errors
+/// Those of reading `/proc/self/fd`.
+pub fn own_links() -> io::Result<Vec<IterLink>> {
+    let links = descriptors("anon_inode:bpf_link")?;
+    links
+        .into_iter()
+        .map(|number| sys::duplicate(number).map(IterLink))
+        .collect()
+}
+
+/// A BPF array of which this process has a descriptor.
+#[derive(Debug)]
+pub struct BpfArray(OwnedFd);
+
+impl BpfArray {
+    /// An array of one number.
+    ///
+    /// # Errors
+    /// EPERM.
+    pub fn of_a_number() -> io::Result<Self> {
+        sys::bpf_map().map(Self)
+    }
+
+    /// Those of this name, whoever has made them.
+    ///
+    /// # Errors
+    /// Those of reading `/proc/self/fd`.
+    pub fn own(name: &str) -> io::Result<Vec<Self>> {
+        let mut found = Vec::new();
+        for number in descriptors("anon_inode:bpf-map")? {
+            let map = sys::duplicate(number)?;
+            if sys::map_info(map.as_fd())?.name() == name.as_bytes() {
+                found.push(Self(map));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The bytes of one element.
+    ///
+    /// # Errors
+    /// ENOENT if it has fewer; EPERM.
+    pub fn read(&self, at: u32) -> io::Result<Vec<u8>> {
+        sys::array_read(self.0.as_fd(), at)
+    }
+
+    /// Puts zeroes into one element.
+    ///
+    /// # Errors
+    /// E2BIG if it has fewer; EPERM.
+    pub fn clear(&self, at: u32) -> io::Result<()> {
+        sys::array_clear(self.0.as_fd(), at)
+    }
 }
 
 /// As long as it lives, the kernel counts how often BPF programs run.
@@ -117,6 +177,15 @@ impl IterProgram {
     /// Those of [`load`](Self::load).
     pub fn load_silent(target: &str, returned: i32) -> io::Result<Self> {
         let insns = [insn(0xb7, 0, 0, 0, returned), insn(0x95, 0, 0, 0, 0)];
+        sys::prog_load(&insns, function(target)?, false).map(Self)
+    }
+
+    /// Loads one that writes nothing and adds 1 to a number for each element.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load).
+    pub fn load_counting(target: &str, number: &BpfArray) -> io::Result<Self> {
+        let insns = counting(number.0.as_raw_fd());
         sys::prog_load(&insns, function(target)?, false).map(Self)
     }
 
@@ -272,6 +341,25 @@ fn program(at: i16) -> [Insn; 10] {
         insn(0xb7, 3, 0, 0, 8),
         // BPF_FUNC_seq_write
         insn(0x85, 0, 0, 0, 127),
+        insn(0xb7, 0, 0, 0, 0),
+        insn(0x95, 0, 0, 0, 0),
+    ]
+}
+
+/// `u64 *number = bpf_map_lookup_elem(map, &(u32){0}); if (number) ++*number; return 0;`
+fn counting(map: RawFd) -> [Insn; 11] {
+    [
+        insn(0x62, 10, 0, -4, 0),
+        insn(0xbf, 2, 10, 0, 0),
+        insn(0x07, 2, 0, 0, -4),
+        // BPF_PSEUDO_MAP_FD: the address of the map, in two halves
+        insn(0x18, 1, 1, 0, map),
+        insn(0, 0, 0, 0, 0),
+        // BPF_FUNC_map_lookup_elem
+        insn(0x85, 0, 0, 0, 1),
+        insn(0x15, 0, 0, 2, 0),
+        insn(0xb7, 1, 0, 0, 1),
+        insn(0xdb, 0, 1, 0, 0),
         insn(0xb7, 0, 0, 0, 0),
         insn(0x95, 0, 0, 0, 0),
     ]

@@ -11,17 +11,19 @@ use std::io;
 
 pub use bpf::bpf_map;
 pub(crate) use bpf::{
-    enable_stats, iter_create, link_create, link_info, link_update, pin, prog_load, prog_name, Insn,
+    array_clear, array_read, enable_stats, iter_create, link_create, link_info, link_update,
+    map_info, pin, prog_load, prog_name, Insn,
 };
 pub(crate) use file::{
-    epoll_create, epoll_ctl, epoll_wait_into, file_flags, hung_up, pipe, replace, set_nonblocking,
+    duplicate, epoll_create, epoll_ctl, epoll_wait_into, file_flags, hung_up, pipe, replace,
+    set_nonblocking,
 };
 pub use file::{signalfd, timerfd, userfaultfd_of_nothing};
 pub use mem::page_size;
 pub(crate) use mem::{readable, uffd_range, userfaultfd, Mapping};
 pub use process::{
     cpu_time, cpu_time_of_children, end_thread, fork_chain, fork_holder, fork_survivor,
-    in_forked_child, interrupt_every, set_uid, unshare_descriptors,
+    idle_priority, in_forked_child, interrupt_every, set_uid, unshare_descriptors,
 };
 pub(crate) use process::{mount_debugfs, thread_id};
 pub(crate) use ring::{

@@ -8,6 +8,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::check;
 
+const MAP_LOOKUP_ELEM: u32 = 1;
+const MAP_UPDATE_ELEM: u32 = 2;
 const PROG_LOAD: u32 = 5;
 const OBJ_PIN: u32 = 6;
 const OBJ_GET_INFO_BY_FD: u32 = 15;
@@ -227,6 +229,93 @@ pub fn bpf_map() -> io::Result<OwnedFd> {
     let mut attr = [ARRAY, 4, 8, 1, 0, 0, 0, 0, 0, 0, 0, 0];
     // SAFETY: the start of union bpf_attr, which holds no address.
     unsafe { bpf(MAP_CREATE, &mut attr) }.map(owned)
+}
+
+/// The same for BPF_MAP_LOOKUP_ELEM and BPF_MAP_UPDATE_ELEM.
+#[repr(C)]
+struct MapElem {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// `struct bpf_map_info`, up to the name.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct MapInfo {
+    kind: u32,
+    id: u32,
+    pub(crate) key_size: u32,
+    pub(crate) value_size: u32,
+    pub(crate) max_entries: u32,
+    flags: u32,
+    name: [u8; 16],
+}
+
+impl MapInfo {
+    /// As far as the kernel keeps it: 15 bytes.
+    pub(crate) fn name(&self) -> &[u8] {
+        let end = self.name.iter().position(|c| *c == 0).unwrap_or(16);
+        &self.name[..end]
+    }
+}
+
+/// BPF_OBJ_GET_INFO_BY_FD of a map.
+pub(crate) fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
+    let mut info = MapInfo::default();
+    let mut attr = GetInfo {
+        bpf_fd: map.as_raw_fd() as u32,
+        info_len: size_of::<MapInfo>() as u32,
+        info: (&raw mut info).cast::<c_void>() as u64,
+    };
+    // SAFETY: GetInfo, with the address of a MapInfo of the size given, which the
+    // kernel fills as far as it goes.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    Ok(info)
+}
+
+/// The size of the values of an array.
+///
+/// # Errors
+/// `InvalidInput` for a map of another kind.
+fn array_value(map: BorrowedFd<'_>) -> io::Result<usize> {
+    const ARRAY: u32 = 2;
+    let info = map_info(map)?;
+    if info.kind != ARRAY || info.key_size != 4 {
+        return Err(crate::buf::invalid("not a BPF array"));
+    }
+    Ok(info.value_size as usize)
+}
+
+/// BPF_MAP_LOOKUP_ELEM of an array.
+pub(crate) fn array_read(map: BorrowedFd<'_>, key: u32) -> io::Result<Vec<u8>> {
+    let mut value = vec![0; array_value(map)?];
+    let mut attr = MapElem {
+        map_fd: map.as_raw_fd() as u32,
+        pad: 0,
+        key: (&raw const key) as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    // SAFETY: MapElem, with a key of four bytes and room for one value of this map.
+    unsafe { bpf(MAP_LOOKUP_ELEM, &mut attr) }?;
+    Ok(value)
+}
+
+/// BPF_MAP_UPDATE_ELEM of an array: zeroes.
+pub(crate) fn array_clear(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
+    let value = vec![0_u8; array_value(map)?];
+    let mut attr = MapElem {
+        map_fd: map.as_raw_fd() as u32,
+        pad: 0,
+        key: (&raw const key) as u64,
+        value: value.as_ptr() as u64,
+        flags: 0,
+    };
+    // SAFETY: MapElem, with a key of four bytes and one value of this map.
+    unsafe { bpf(MAP_UPDATE_ELEM, &mut attr) }.map(drop)
 }
 
 /// BPF_ITER_CREATE.

@@ -21,6 +21,13 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags) }.into()).map(drop)
 }
 
+/// fcntl(2), F_DUPFD_CLOEXEC, of a number that other threads may close.
+pub(crate) fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers.
+    let fd = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    Ok(owned(check(fd.into())? as RawFd))
+}
+
 /// dup3(2): the number of `fd` becomes another descriptor of the file of `by`.
 pub(crate) fn replace(fd: &OwnedFd, by: BorrowedFd<'_>) -> io::Result<()> {
     let (from, to) = (by.as_raw_fd(), fd.as_raw_fd());

@@ -41,6 +41,18 @@ pub fn unshare_descriptors() -> io::Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_FILES) }.into()).map(drop)
 }
 
+/// Leaves the processor to every other thread that wants it (SCHED_IDLE): the calling
+/// thread alone.
+///
+/// # Errors
+/// None that is known.
+pub fn idle_priority() -> io::Result<()> {
+    // SAFETY: plain data, of which zeroes are values: the one priority that there is.
+    let param: libc::sched_param = unsafe { std::mem::zeroed() };
+    // SAFETY: reads `param`; 0 is the calling thread.
+    check(unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &param) }.into()).map(drop)
+}
+
 /// Ends the calling thread alone, also if it is the first of its process, which goes on
 /// as long as it has others. Nothing is dropped.
 pub fn end_thread() -> ! {
