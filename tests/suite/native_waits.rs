@@ -6,6 +6,7 @@
 //! begins to want it all. A kernel that gives it away in the middle of the walk lets
 //! the owner wait until the reader has had its seldom turns: for seconds.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -40,7 +41,7 @@ const LIMIT: Duration = Duration::from_millis(500);
 const NOISE: Duration = Duration::from_millis(100);
 
 /// After such a wait there is nothing left to find out.
-const ENOUGH: Duration = Duration::from_secs(1);
+const ENOUGH: Duration = Duration::from_secs(2);
 
 /// How long the processor of the reader is wanted, at least: several turns.
 const RIVALRY: Duration = Duration::from_millis(50);
@@ -62,6 +63,40 @@ impl Priority {
             Self::Nice19 => setpriority_process(None, 19).expect("setpriority"),
             Self::Idle => idle_priority().expect("sched_setscheduler"),
         }
+    }
+}
+
+/// The longest wait of each try.
+#[derive(Default)]
+struct Waits(Vec<Duration>);
+
+impl Waits {
+    fn worst(&self) -> Duration {
+        self.0.iter().copied().max().unwrap_or_default()
+    }
+
+    /// A busy machine adds little to it.
+    fn middle(&self) -> Duration {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable();
+        sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+    }
+
+    fn are_no_longer_than(&self, fdinfo: &Self) -> bool {
+        let bound = |other: Duration| (2 * other).max(NOISE);
+        self.worst() <= bound(fdinfo.worst())
+            && self.middle() <= bound(fdinfo.middle())
+            && self.worst() <= fdinfo.worst().max(LIMIT)
+    }
+}
+
+impl fmt::Display for Waits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (worst, middle, nr) = (self.worst(), self.middle(), self.0.len());
+        write!(
+            f,
+            "{worst:.1?} (the worst of {nr}; half of them {middle:.1?})"
+        )
     }
 }
 
@@ -112,27 +147,26 @@ impl<'a> Measured<'a> {
         u64::from_ne_bytes(number.try_into().expect("eight bytes"))
     }
 
-    /// The worst waits beside an iterator and beside fdinfo. Noise makes them longer and
-    /// never shorter, so the best of three rounds is what counts.
+    /// The waits beside an iterator and beside fdinfo. Noise makes them longer and never
+    /// shorter, so that the best of three rounds is the one that counts.
     fn compare(&mut self, priority: Priority) {
         let mut seen = Vec::new();
         for _ in 0..3 {
-            let waits = [self.beside_iterator(priority), self.beside_fdinfo(priority)];
-            seen.push(waits);
-            let [iterator, fdinfo] = waits;
-            println!(
-                "{}, {} elements, {priority:?}: the worst of {TRIES} waits is {iterator:.1?}, \
-                 and {fdinfo:.1?} with fdinfo",
+            let (iterator, fdinfo) = (self.beside_iterator(priority), self.beside_fdinfo(priority));
+            let told = format!(
+                "{}, {} elements, {priority:?}: a wait of {iterator}, with fdinfo {fdinfo}",
                 self.name, self.elements
             );
-            if iterator <= (2 * fdinfo).max(NOISE) && iterator <= fdinfo.max(LIMIT) {
+            println!("{told}");
+            if iterator.are_no_longer_than(&fdinfo) {
                 return;
             }
+            seen.push(told);
         }
-        panic!("{}, {priority:?}: {seen:.1?}", self.name);
+        panic!("{seen:#?}");
     }
 
-    fn beside_iterator(&mut self, priority: Priority) -> Duration {
+    fn beside_iterator(&mut self, priority: Priority) -> Waits {
         let (link, before) = (&self.link, self.shown());
         let read = || match link.open().expect("session").read(&mut [0; 8]) {
             // It goes through all of a table without a pause if there is no output.
@@ -140,29 +174,29 @@ impl<'a> Measured<'a> {
             Err(e) if e.raw_os_error() == Some(libc::EDEADLK) => false,
             other => panic!("{other:?}"),
         };
-        let (worst, reads) = worst_wait(priority, &read, &mut self.touch);
+        let (waits, reads) = waits(priority, &read, &mut self.touch);
         let shown = self.shown() - before;
         assert!(
             shown >= u64::from(reads) * self.elements,
             "{reads} reads of {} elements: {shown}",
             self.elements
         );
-        worst
+        waits
     }
 
-    fn beside_fdinfo(&mut self, priority: Priority) -> Duration {
+    fn beside_fdinfo(&mut self, priority: Priority) -> Waits {
         let (path, elements) = (&self.fdinfo, self.elements);
         let read = || {
             let text = fs::read(path).expect("fdinfo");
             // Without the lock it tells numbers only, and of 7.2 on nothing.
             text.iter().filter(|byte| **byte == b'\n').count() as u64 >= elements
         };
-        worst_wait(priority, &read, &mut self.touch).0
+        waits(priority, &read, &mut self.touch).0
     }
 }
 
-/// The longest wait, and how often the table was read meanwhile.
-fn worst_wait(priority: Priority, read: Read<'_>, touch: &mut dyn FnMut()) -> (Duration, u32) {
+/// The waits, and how often the table was read meanwhile.
+fn waits(priority: Priority, read: Read<'_>, touch: &mut dyn FnMut()) -> (Waits, u32) {
     stay_on(OWNERS);
     let mut reads = 0;
     let mut quiet = || {
@@ -170,21 +204,23 @@ fn worst_wait(priority: Priority, read: Read<'_>, touch: &mut dyn FnMut()) -> (D
         reads += u32::from(read());
         start.elapsed()
     };
-    let quiet = quiet().max(quiet());
-    let (mut worst, mut tries) = (Duration::ZERO, 0);
+    let quiet = quiet().min(quiet());
+    let (mut waits, mut tries) = (Waits::default(), 0);
     let start = Instant::now();
-    while tries < TRIES && worst < ENOUGH {
+    while tries < TRIES && waits.worst() < ENOUGH {
         // Another moment of the read each time.
         let after = quiet * (tries + 2) / (TRIES + 4);
         let (whole, longest) = one_read(priority, read, touch, after);
-        worst = worst.max(longest);
-        tries += u32::from(whole);
+        if whole {
+            waits.0.push(longest);
+            tries += 1;
+        }
         assert!(
             tries > 0 || start.elapsed() < super::native::SOON,
             "the lock was never free"
         );
     }
-    (worst, reads + tries)
+    (waits, reads + tries)
 }
 
 /// One read, with a rival of the reader's after some time, and the longest wait until
