@@ -124,7 +124,7 @@ pub(super) fn inside_loader() {
         assert_eq!(lens as usize, LEN, "{way:?}");
         assert!(seen.iter().all(|one| one.pfn().is_none()), "{way:?}");
         let Some(link) = new_link(&before) else {
-            // From 6.10 on it looks by a system call of its own process.
+            // From 6.10 on it looks by a system call, without an iterator.
             assert_eq!(way, Way::TaskFile);
             continue;
         };

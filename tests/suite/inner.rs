@@ -61,6 +61,9 @@ pub(crate) fn run(mode: &str) -> ExitCode {
         "ended-leader" => super::threads::inside_ended_leader(),
         "unprivileged" => super::unprivileged::inside(),
         "verified" => super::verifier::inside(),
+        "waits-for-buffers" => super::native_waits::inside_buffers(),
+        "waits-for-files" => super::native_waits::inside_files(),
+        "waits-for-items" => super::native_waits::inside_items(),
         "warm" => super::warm::inside(),
         other => panic!("no mode {other}"),
     }

@@ -70,6 +70,7 @@ mod native_resume;
 mod native_self;
 mod native_stress;
 mod native_tables;
+mod native_waits;
 mod observer;
 mod pages;
 mod reader;
@@ -104,6 +105,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         native_stress::trials(),
         native_memory::trials(),
         native_faults::trials(),
+        native_waits::trials(),
         native_lifetime::trials(),
         long_hold::trials(),
         contention::trials(),

@@ -158,7 +158,7 @@ fn while_held<T: Send>(
 fn a_nonblocking_read_does_not_wait() -> Outcome {
     let set = ready_set();
     let link = program("epoll").attach(&set)?;
-    let mut sessions = [0, 7, ITEMS].map(|nr| (nr, begun(&link, nr)));
+    let mut sessions = [0, 7, ITEMS - 1].map(|nr| (nr, begun(&link, nr)));
     let held = match hold(&set) {
         Ok(held) => held,
         Err(reason) => return skip(reason),
@@ -245,7 +245,7 @@ fn a_blocking_read_waits() -> Outcome {
     let set = ready_set();
     let link = program("epoll").attach(&set)?;
     let (mut session, all) = begun(&link, 7);
-    // What was set once is no more.
+    // Only the flag as it is now counts.
     session.set_nonblocking(true)?;
     session.set_nonblocking(false)?;
     let held = match hold(&set) {
@@ -263,7 +263,7 @@ fn a_blocking_read_waits() -> Outcome {
     done()
 }
 
-/// In a process of its own, of which all threads may get the signal.
+/// In a separate process, of which any thread may get the signal.
 fn a_wait_that_is_interrupted() -> Outcome {
     if let Err(reason) = hold(&ready_set()) {
         return skip(reason);
