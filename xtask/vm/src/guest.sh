@@ -5,11 +5,11 @@
 run=$1
 exec </dev/null
 
-# /tmp is the host's: what is temporary in the guest stays in the guest (/run is
-# a tmpfs).
+# /tmp is the host's: what is temporary in the guest stays in the guest. Not in /run
+# itself, which is a tmpfs as well, but nosuid.
 umask 022
-mkdir -p /dev/pts /dev/shm
-mkdir -m 1777 /run/tmp
+mkdir -p /dev/pts /dev/shm /run/tmp
+mount -t tmpfs -o mode=1777 tmp /run/tmp
 export TMPDIR=/run/tmp
 mount -t devpts -o mode=620,ptmxmode=666 devpts /dev/pts &
 mount -t bpf bpf /sys/fs/bpf &
