@@ -292,7 +292,7 @@ fn lockdown_is_named() -> Outcome {
     }
     let security = "/sys/kernel/security";
     if !Path::new(security).exists() {
-        return skip("this kernel has no securityfs (CONFIG_SECURITYFS)");
+        return skip("this kernel has no securityfs (CONFIG_SECURITYFS, CONFIG_SECURITY)");
     }
     let script = |mode: &str| {
         format!("mount -t tmpfs none {security}; echo '{mode}' > {security}/lockdown; ")
